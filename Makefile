@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("mecold needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Pass one with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@# torch first and alone: asked for by another package, it may come as a CUDA build of several gigabytes
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,bundled,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## set up and run the main job on a generated shop
+	$(BIN)/mecold demo
+
+test: $(STAMP)  ## set up and run all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
+	$(BIN)/python bench/adapt.py
+	$(BIN)/python bench/search.py
+	$(BIN)/python bench/encode.py
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
+
+.PHONY: help demo test check bench clean

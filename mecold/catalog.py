@@ -1,0 +1,193 @@
+"""The items: id <-> row, and the text of each. The one place that meets unknown ids and decides what an item's text is.
+
+A catalogue is never changed in place: `extended` returns a new one, so that a reader holds the old or the new.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64
+
+from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
+from mecold.frames import Columns, FrameLike, id_column, read_frame, require
+from mecold.types import ItemId
+
+USUAL_FIELDS = ("title", "name", "brand", "author", "category", "genres", "grapes", "country", "region", "description")
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """How an item's columns become its text.
+
+    Args:
+        fields: columns in order; None takes those of `USUAL_FIELDS` that are there, or else every string column.
+        separator: what stands between two fields; empty fields are left out, separator and all.
+        max_chars: each field is cut at this many characters (the encoder reads a few hundred tokens at most).
+    """
+
+    fields: tuple[str, ...] | None = None
+    separator: str = ". "
+    max_chars: int = 300
+
+    def columns(self, frame: pl.DataFrame) -> tuple[str, ...]:
+        """The columns that will make the text.
+
+        Raises:
+            InvalidDataError: if a named field is missing, or there is no string column at all.
+        """
+        if self.fields is not None:
+            require(frame, self.fields, "items")
+            return self.fields
+        usual = tuple(name for name in USUAL_FIELDS if name in frame.columns)
+        strings = tuple(n for n, t in frame.schema.items() if t == pl.String and n != "item_id")
+        if not (usual or strings):
+            raise InvalidDataError(
+                f"The items have no text column among {few(frame.columns, 20)}. Name the columns that describe an item "
+                "with TextTemplate(fields=(...)), or map one: columns={'title': <your column>}."
+            )
+        return usual or strings
+
+    def render(self, frame: pl.DataFrame) -> tuple[list[str], int]:
+        """One text per row, and how many rows had a field cut."""
+        fields = [_clean(pl.col(name)).alias(name) for name in self.columns(frame)]
+        cleaned = frame.select(fields)
+        cut = pl.any_horizontal(pl.all().str.len_chars() > self.max_chars).fill_null(value=False)
+        short = pl.all().str.slice(0, self.max_chars).str.strip_chars()
+        text = pl.concat_str(
+            [pl.when(pl.col(c) != "").then(pl.col(c)) for c in cleaned.columns], separator=self.separator, ignore_nulls=True
+        )
+        cut_rows = int(cleaned.select(cut.alias("cut"))["cut"].sum())
+        return cleaned.select(short).select(text.alias("text"))["text"].to_list(), cut_rows
+
+
+def _clean(column: pl.Expr) -> pl.Expr:
+    """Text with control characters and runs of white space turned into one space; null stays null."""
+    return column.cast(pl.String).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items in a fixed order; a row number is an item's position here. Removed items keep their row, without an id.
+
+    Args:
+        ids: item ids by row, String or Int64.
+        texts: item texts by row; "" where an item has none.
+        row_of: id -> row of the items that are there.
+        notes: what was set aside while reading, with counts.
+    """
+
+    ids: pl.Series
+    texts: tuple[str, ...] = field(repr=False)
+    row_of: dict[ItemId, int] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls, source: FrameLike, *, template: TextTemplate | None = None, columns: Columns | None = None
+    ) -> "Catalog":
+        """Read and check items.
+
+        Args:
+            source: frame or path with `item_id` and text columns.
+            template: which columns make the text, and how.
+            columns: canonical name -> the caller's name.
+
+        Raises:
+            InvalidDataError: on an empty frame, missing ids, or ids that stand twice with different texts.
+
+        Warns:
+            DataWarning: counts of identical duplicates, of cut texts and of items without any text.
+        """
+        frame = read_frame(source, "items", columns)
+        require(frame, ["item_id"], "items")
+        if frame.is_empty():
+            raise InvalidDataError("The items are empty: there is nothing to recommend.")
+        texts, cut = (template or TextTemplate()).render(frame)
+        table = pl.DataFrame({"item_id": id_column(frame["item_id"], "item_id of the items"), "text": texts})
+        distinct = table.unique(maintain_order=True)
+        twice = distinct.filter(distinct["item_id"].is_duplicated())["item_id"].unique(maintain_order=True)
+        if len(twice):
+            raise InvalidDataError(
+                f"{len(twice):,} item ids stand more than once with different texts: {few(twice.to_list())}. "
+                "Keep one row per item."
+            )
+        notes = []
+        if distinct.height < table.height:
+            notes.append(f"{table.height - distinct.height:,} identical duplicate rows set aside")
+        if cut:
+            notes.append(f"{cut:,} items had a text field cut at TextTemplate.max_chars")
+        if empty := int((distinct["text"] == "").sum()):
+            notes.append(f"{empty:,} items have no text: they are found by their interactions only")
+        if notes:
+            warnings.warn("Items: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
+        return cls.of(distinct["item_id"], distinct["text"].to_list(), tuple(notes))
+
+    @classmethod
+    def of(cls, ids: pl.Series, texts: Sequence[str], notes: tuple[str, ...] = ()) -> "Catalog":
+        """A catalogue of distinct, checked ids."""
+        return cls(ids, tuple(texts), {item: row for row, item in enumerate(ids.to_list())}, notes)
+
+    def __len__(self) -> int:
+        """Number of items that are there."""
+        return len(self.row_of)
+
+    @property
+    def kind(self) -> str:
+        """What the ids are, in words."""
+        return "strings" if self.ids.dtype == pl.String else "integers"
+
+    def check_kind(self, ids: pl.Series, what: str) -> None:
+        """Refuse ids of the other type, which would otherwise all look unknown.
+
+        Raises:
+            InvalidDataError: if these are strings where the catalogue has integers, or the reverse.
+        """
+        if len(ids) and ids.dtype != self.ids.dtype:
+            raise InvalidDataError(
+                f"The item ids of the {what} are {ids.dtype}, those of the items {self.ids.dtype}. Cast one of them."
+            )
+
+    def find(self, ids: pl.Series, what: str) -> pl.Series:
+        """Row of each id as a series named "row"; -1 where unknown.
+
+        Raises:
+            InvalidDataError: if the ids are of another type than the catalogue's.
+        """
+        self.check_kind(ids, what)
+        known = pl.DataFrame({"id": pl.Series(list(self.row_of), dtype=self.ids.dtype), "row": list(self.row_of.values())})
+        found = pl.DataFrame({"id": ids.cast(self.ids.dtype)}).join(known, on="id", how="left", maintain_order="left")
+        return found["row"].fill_null(-1).cast(pl.Int64).alias("row")
+
+    def rows(self, ids: Iterable[ItemId], whose: str) -> Int64[np.ndarray, " ids"]:
+        """Row of each id.
+
+        Args:
+            ids: item ids.
+            whose: whose items these are in messages, such as `"the user's items"`.
+
+        Raises:
+            UnknownItemError: naming the ids that are not in the catalogue.
+        """
+        wanted = list(ids)
+        rows = [self.row_of.get(item, -1) if type(item) is not bool else -1 for item in wanted]
+        if -1 in rows:
+            unknown = [item for item, row in zip(wanted, rows, strict=True) if row < 0]
+            other = [item for item in unknown if isinstance(item, str) != (self.ids.dtype == pl.String)]
+            hint = f" Its ids are {self.kind}; {len(other):,} of these are not." if other else ""
+            raise UnknownItemError(
+                f"{len(unknown):,} of {whose} are not in the catalogue of {len(self):,} items: {few(unknown)}.{hint} "
+                "Add them first with `recommender.add_items(...)`, or pass on_unknown='drop' where there is one."
+            )
+        return np.array(rows, dtype=np.int64)
+
+    def extended(self, gone: Iterable[ItemId], ids: pl.Series, texts: Sequence[str]) -> "Catalog":
+        """This catalogue without the items in `gone` and with new ones behind the last row."""
+        row_of = dict(self.row_of)
+        for item in gone:
+            del row_of[item]
+        new_ids = pl.concat([self.ids, ids.cast(self.ids.dtype)])
+        row_of.update({item: row for row, item in enumerate(ids.to_list(), start=len(self.ids))})
+        return Catalog(new_ids, self.texts + tuple(texts), row_of)

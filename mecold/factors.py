@@ -1,0 +1,285 @@
+"""Collaborative factors in closed form: what an item says about its user, and the vector an item is found by.
+
+Two channels are fitted from a log. *Symmetric*: EASE, a ridge regression from a user's other items to each item.
+*Directed*: a ridge regression from the faded last items of every prefix of a history to the items that follow.
+Both weight matrices are cut to low rank, so that one inner product with a vector per item serves them. The statistics
+of a log (`Moments`) add up over users, so that factors without some users cost a subtraction.
+
+Source: Steck 2019 (EASE, arXiv:1905.03375); Choi et al. 2021 (SLIST, arXiv:2103.15991) for the directed form.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from mecold.catalog import Catalog
+from mecold.errors import InvalidDataError, few
+from mecold.types import ItemId
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """How collaborative factors are fitted.
+
+    Args:
+        symmetric_rank: width of the EASE channel; 0 leaves it out.
+        directed_rank: width of the directed channel; 0 leaves it out.
+        l2: ridge penalty of both.
+        past: how many items of a prefix are read, newest first.
+        fade: an item `a` steps older weighs exp(-a / fade).
+        window: how many following items a prefix predicts.
+        max_items: factors are fitted on this many most-touched items; the rest lives on its text. The cost grows with
+            the cube: 8,192 items take about ten seconds a fit on two cores.
+    """
+
+    symmetric_rank: int = 160
+    directed_rank: int = 160
+    l2: float = 500.0
+    past: int = 20
+    fade: float = 2.0
+    window: int = 10
+    max_items: int = 8192
+
+
+@dataclass(frozen=True)
+class FactorPair:
+    """One channel: `support` rows say what a user who has the item wants, `item` rows are what the item is found by."""
+
+    support: Float[Tensor, "items rank"]
+    item: Float[Tensor, "items rank"]
+
+    @property
+    def rank(self) -> int:
+        """Width of the channel."""
+        return self.item.shape[1]
+
+
+@dataclass(frozen=True)
+class ItemFactors:
+    """Factors of a host's own model, handed over in place of the symmetric channel.
+
+    Args:
+        ids: item ids, in the order of the rows.
+        item: the vector an item is found by, shape `(items, rank)`.
+        support: what an item says about its user; None takes the fold-in map of an implicit ridge model,
+            `item @ inv(item' item / items + I / rank)`.
+        unseen_users: ids of users that the host's model was not fitted on. Meta-training draws its episodes from them
+            alone; without any, from all users, and the report warns, since their history already is in the factors.
+    """
+
+    ids: Sequence[ItemId]
+    item: np.ndarray
+    support: np.ndarray | None = None
+    unseen_users: Sequence[ItemId] = ()
+
+    def pair(self, catalog: Catalog) -> FactorPair:
+        """The factors by row of the catalogue; items without factors get zeros and live on their text.
+
+        Raises:
+            InvalidDataError: if shapes differ, values are not finite, or ids repeat.
+            UnknownItemError: if an id is not in the catalogue.
+        """
+        item = np.asarray(self.item, dtype=np.float32)
+        support = _fold_in(item) if self.support is None else np.asarray(self.support, dtype=np.float32)
+        if item.ndim != 2 or support.shape != item.shape or len(item) != len(self.ids):
+            raise InvalidDataError(
+                f"{len(self.ids):,} ids need factors of as many rows: item is {item.shape}, support {support.shape}."
+            )
+        bad = [id_ for id_, ok in zip(self.ids, np.isfinite(item + support).all(1), strict=True) if not ok]
+        if bad:
+            raise InvalidDataError(f"{len(bad):,} factor rows are not finite: {few(bad)}.")
+        rows = catalog.rows(self.ids, f"the {len(self.ids):,} items with factors")
+        if len(np.unique(rows)) < len(rows):
+            raise InvalidDataError(f"{len(rows) - len(np.unique(rows)):,} item ids stand twice in the factors.")
+        full = np.zeros((2, len(catalog.ids), item.shape[1]), np.float32)
+        full[0, rows], full[1, rows] = support, item
+        return _balanced(FactorPair(torch.from_numpy(full[0]), torch.from_numpy(full[1])))
+
+
+def _fold_in(item: Float32[np.ndarray, "items rank"]) -> Float32[np.ndarray, "items rank"]:
+    gram = item.T @ item / max(1, len(item)) + np.eye(item.shape[1], dtype=np.float32) / item.shape[1]
+    return np.linalg.solve(gram, item.T).T.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over users that the closed forms need; two logs of different users add and subtract.
+
+    Args:
+        counts: users per item, over the whole catalogue.
+        together: `X'X` over the fitted items.
+        past: `S'S`, S the faded prefixes.
+        ahead: `S'T`, T the items that follow.
+    """
+
+    counts: Float[Tensor, " items"]
+    together: Float[Tensor, "fitted fitted"]
+    past: Float[Tensor, "fitted fitted"] | None
+    ahead: Float[Tensor, "fitted fitted"] | None
+
+    def minus(self, other: "Moments") -> "Moments":
+        """The moments of the users that are in this log but not in the other."""
+        return self._combine(other, torch.sub)
+
+    def plus(self, other: "Moments") -> "Moments":
+        """The moments of both logs."""
+        return self._combine(other, torch.add)
+
+    def to(self, device: torch.device) -> "Moments":
+        """The same sums on another device."""
+        parts = (self.counts, self.together, self.past, self.ahead)
+        return Moments(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
+    def _combine(self, other: "Moments", op: Callable[[Tensor, Tensor], Tensor]) -> "Moments":
+        pairs = [(getattr(self, n), getattr(other, n)) for n in ("counts", "together", "past", "ahead")]
+        return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))  # type: ignore[arg-type]
+
+
+def fitted_items(counts: np.ndarray, limit: int) -> Int64[np.ndarray, " fitted"]:
+    """Rows of the most-touched items, at most `limit`, none that nobody touched, in row order."""
+    top = np.argsort(-counts, kind="stable")[:limit]
+    return np.sort(top[counts[top] > 0]).astype(np.int64)
+
+
+def moments(
+    items: Int64[np.ndarray, " rows"],
+    weights: Float32[np.ndarray, " rows"],
+    offsets: Int64[np.ndarray, " users_plus_one"],
+    fitted: Int64[np.ndarray, " fitted"],
+    n_items: int,
+    config: FactorConfig,
+) -> Moments:
+    """Statistics of ordered histories.
+
+    Args:
+        items: rows of the catalogue, user after user, oldest first.
+        weights: weight of each interaction.
+        offsets: where each user's history starts and ends.
+        fitted: rows of the items that get factors.
+        n_items: size of the catalogue.
+        config: window, fade and ranks.
+    """
+    counts = torch.from_numpy(np.bincount(items, minlength=n_items).astype(np.float32))
+    column = np.full(n_items, -1, np.int64)
+    column[fitted] = np.arange(len(fitted))
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    keep = column[items] >= 0
+    width = len(fitted)
+    X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
+    past = ahead = None
+    if config.directed_rank:
+        S, T = _prefixes(column[items[keep]], users[keep], width, config)
+        past, ahead = _dense(S.T @ S), _dense(S.T @ T)
+    return Moments(counts, _dense(X.T @ X), past, ahead)
+
+
+def _dense(matrix: sp.csr_matrix) -> Tensor:
+    return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
+
+
+def _prefixes(
+    items: Int64[np.ndarray, " rows"], users: Int64[np.ndarray, " rows"], width: int, config: FactorConfig
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """One row per proper prefix of a history: its last items, faded by age; and the items that follow."""
+    n = len(items)
+    here = np.arange(n)
+    rows_of: list[list[np.ndarray]] = [[], []]
+    values: list[np.ndarray] = []
+    columns: list[list[np.ndarray]] = [[], []]
+    for age in range(min(config.past, n - 1)):
+        at = here[age + 1 :][users[age + 1 :] == users[: n - age - 1]]  # a prefix ends before row `at`
+        rows_of[0].append(at)
+        columns[0].append(items[at - 1 - age])
+        values.append(np.full(len(at), np.exp(-age / config.fade), np.float32))
+    for step in range(min(config.window, n - 1)):
+        at = here[1 : n - step][users[1 : n - step] == users[1 + step :]]
+        at = at[users[at - 1] == users[at]]
+        rows_of[1].append(at)
+        columns[1].append(items[at + step])
+    empty = [np.empty(0, np.int64)]
+    S, T = (
+        sp.csr_matrix((v, (np.concatenate(r or empty), np.concatenate(c or empty))), (n, width))
+        for r, c, v in (
+            (rows_of[0], columns[0], np.concatenate(values or [np.empty(0, np.float32)])),
+            (rows_of[1], columns[1], np.ones(sum(map(len, columns[1])), np.float32)),
+        )
+    )
+    return S, T
+
+
+def fit_pairs(
+    stats: Moments, fitted: Int64[np.ndarray, " fitted"], config: FactorConfig, rng: torch.Generator
+) -> dict[str, FactorPair]:
+    """The fitted channels by name, as rows of the whole catalogue; items outside `fitted` hold zeros."""
+    pairs: dict[str, FactorPair] = {}
+    if config.symmetric_rank:
+        pairs["symmetric"] = _ease(stats.together, config.l2, config.symmetric_rank, rng)
+    if config.directed_rank and stats.past is not None and stats.ahead is not None:
+        pairs["directed"] = _directed(stats.past, stats.ahead, config.l2, config.directed_rank, rng)
+    return {name: _spread(_balanced(pair), fitted, len(stats.counts)) for name, pair in pairs.items()}
+
+
+def _spread(pair: FactorPair, rows: Int64[np.ndarray, " fitted"], n_items: int) -> FactorPair:
+    full = pair.item.new_zeros(2, n_items, pair.rank)
+    full[:, torch.from_numpy(rows).to(full.device)] = torch.stack([pair.support, pair.item])
+    return FactorPair(full[0], full[1])
+
+
+def _balanced(pair: FactorPair) -> FactorPair:
+    """Scaled so that an item's scores over the catalogue have norm 1 on average: comparable across logs and folds."""
+    norm = torch.sqrt(((pair.support.T @ pair.support) * (pair.item.T @ pair.item)).sum().clamp(min=1e-12))
+    touched = (pair.support != 0).any(1).sum().clamp(min=1)
+    scale = (touched.sqrt() / norm).sqrt()
+    return FactorPair(pair.support * scale, pair.item * scale)
+
+
+def _inverse(gram: Tensor, l2: float) -> Tensor:
+    damped = gram.double() if len(gram) <= 4096 else gram.clone()  # float64 where it is cheap: it is then exact
+    damped.diagonal().add_(l2)
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped)).float()
+
+
+def _ease(together: Tensor, l2: float, rank: int, rng: torch.Generator) -> FactorPair:
+    P = _inverse(together, l2)
+    scale = 1 / P.diagonal()
+    scale = scale[:, None]
+    return _low_rank(
+        lambda Q: Q - P @ (scale * Q), lambda Q: Q - scale * (P @ Q), len(P), rank, rng, P.device
+    )
+
+
+def _directed(past: Tensor, ahead: Tensor, l2: float, rank: int, rng: torch.Generator) -> FactorPair:
+    P = _inverse(past, l2)
+    diagonal = (P * ahead.T).sum(1)[:, None]
+    return _low_rank(
+        lambda Q: P @ (ahead @ Q) - diagonal * Q, lambda Q: ahead.T @ (P @ Q) - diagonal * Q, len(P), rank, rng, P.device
+    )
+
+
+def _low_rank(
+    multiply: Callable[[Tensor], Tensor],
+    transposed: Callable[[Tensor], Tensor],
+    n: int,
+    rank: int,
+    rng: torch.Generator,
+    device: torch.device,
+) -> FactorPair:
+    """The leading singular vectors of a matrix that is known by its products only, split evenly between both sides.
+
+    Source: randomised subspace iteration, Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4.
+    """
+    rank = min(rank, n)
+    start = torch.randn(n, min(n, rank + 16), generator=rng).to(device)  # drawn on the CPU: the same on every device
+    Q = torch.linalg.qr(multiply(start))[0]
+    for _ in range(4):
+        Q = torch.linalg.qr(multiply(torch.linalg.qr(transposed(Q))[0]))[0]
+    small, sizes, right = torch.linalg.svd(transposed(Q).T, full_matrices=False)
+    root = sizes[:rank].sqrt()
+    return FactorPair((Q @ small[:, :rank]) * root, right[:rank].T * root)
+
+

@@ -1,0 +1,159 @@
+"""The log: validated, ordered, each (user, item) once, as flat arrays. The one place that decides what a history is.
+
+It knows ids and frames; rows of the catalogue come from `Catalog`.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32, Float64, Int64
+
+from mecold.catalog import Catalog
+from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
+from mecold.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+
+OnUnknown: TypeAlias = Literal["raise", "drop"]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Histories of distinct items, users and their items in order of time.
+
+    Args:
+        users: user ids, one per history.
+        offsets: user `u` owns the rows `offsets[u]:offsets[u + 1]` of the arrays below.
+        items: rows of the catalogue.
+        weights: positive weight of each interaction, 1 by default.
+        ratings: the ratings, or None where there are none.
+        times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
+        notes: what was set aside while reading, with counts.
+    """
+
+    users: pl.Series
+    offsets: Int64[np.ndarray, " users_plus_one"]
+    items: Int64[np.ndarray, " rows"]
+    weights: Float32[np.ndarray, " rows"]
+    ratings: Float32[np.ndarray, " rows"] | None = None
+    times: Float64[np.ndarray, " rows"] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        source: FrameLike,
+        catalog: Catalog,
+        *,
+        columns: Columns | None = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> "Interactions":
+        """Read and check a log.
+
+        Rows are ordered by `timestamp`, else by `position`, else by sha256 of "user:item", a fixed shuffle; ties keep
+        their order in the source. Only the first interaction of each (user, item) pair counts.
+
+        Args:
+            source: frame or path with `user_id`, `item_id` and optionally `timestamp`, `position`, `rating`, `weight`.
+            catalog: the items; its rows are what the histories refer to.
+            columns: canonical name -> the caller's name.
+            on_unknown: what to do with interactions of items outside the catalogue.
+
+        Raises:
+            InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive.
+            UnknownItemError: on unknown items under `on_unknown="raise"`.
+
+        Warns:
+            DataWarning: counts of repeats and unknown items that were set aside.
+        """
+        frame = read_frame(source, "interactions", columns)
+        require(frame, ["user_id", "item_id"], "interactions")
+        if frame.is_empty():
+            raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
+        log = _canonical(frame)
+        rows, notes = _known_rows(log, catalog, on_unknown)
+        log = log.with_columns(rows).filter(pl.col("row") >= 0)
+        if log.is_empty():
+            raise UnknownItemError("No interaction is of an item in the catalogue. Do both frames use the same ids?")
+        kept = _ordered(log).unique(["user_id", "row"], keep="first", maintain_order=True)
+        if kept.height < log.height:
+            notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; the first counts")
+        if notes:
+            warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
+        return _grouped(kept, tuple(notes))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " users"]:
+        """Number of distinct items per user."""
+        return np.diff(self.offsets)
+
+    def take(self, users: Int64[np.ndarray, " some"] | Sequence[int]) -> "Interactions":
+        """The histories of these users (positions, not ids), in this order."""
+        chosen = np.asarray(users, dtype=np.int64)
+        sizes = self.lengths[chosen]
+        starts = np.cumsum(sizes) - sizes
+        rows = np.repeat(self.offsets[chosen] - starts, sizes) + np.arange(sizes.sum())
+        return Interactions(
+            users=self.users.gather(chosen),
+            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            items=self.items[rows],
+            weights=self.weights[rows],
+            ratings=None if self.ratings is None else self.ratings[rows],
+            times=None if self.times is None else self.times[rows],
+        )
+
+
+def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
+    numbers = {name: number_column(frame, name, "interactions") for name in ("timestamp", "position", "rating", "weight")}
+    weight = numbers["weight"]
+    if weight is not None and (weight <= 0).any():
+        bad = (weight <= 0).arg_true()
+        raise InvalidDataError(
+            f"{len(bad):,} of {frame.height:,} weights are not positive (rows {few(bad.to_list())}). A dislike is a low "
+            "rating with MetaConfig(liked_from=...), not a negative weight."
+        )
+    ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
+    return pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
+
+
+def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> tuple[pl.Series, list[str]]:
+    rows = catalog.find(log["item_id"], "interactions")
+    unknown = log["item_id"].filter(rows < 0)
+    if not len(unknown):
+        return rows, []
+    distinct = unknown.unique(maintain_order=True).to_list()
+    if on_unknown == "raise":
+        raise UnknownItemError(
+            f"{len(unknown):,} of {log.height:,} interactions are of {len(distinct):,} items that are not among the "
+            f"{len(catalog):,} items: {few(distinct)}. Add those items, or pass on_unknown='drop'."
+        )
+    return rows, [f"{len(unknown):,} interactions of {len(distinct):,} unknown items set aside ({few(distinct)})"]
+
+
+def _ordered(log: pl.DataFrame) -> pl.DataFrame:
+    for name in ("timestamp", "position"):
+        if name in log.columns:
+            return log.sort(["user_id", name], maintain_order=True)
+    pairs = zip(log["user_id"], log["item_id"], strict=True)
+    keys = [hashlib.sha256(f"{user}:{item}".encode()).hexdigest() for user, item in pairs]
+    return log.with_columns(pl.Series("shuffle", keys)).sort(["user_id", "shuffle"], maintain_order=True)
+
+
+def _grouped(log: pl.DataFrame, notes: tuple[str, ...]) -> Interactions:
+    sizes = log.group_by("user_id", maintain_order=True).len()
+    time = next((name for name in ("timestamp", "position") if name in log.columns), None)
+    return Interactions(
+        users=sizes["user_id"],
+        offsets=np.concatenate([[0], sizes["len"].to_numpy().cumsum()]).astype(np.int64),
+        items=log["row"].to_numpy().astype(np.int64),
+        weights=(log["weight"].to_numpy() if "weight" in log.columns else np.ones(log.height)).astype(np.float32),
+        ratings=log["rating"].to_numpy().astype(np.float32) if "rating" in log.columns else None,
+        times=None if time is None else log[time].to_numpy().astype(np.float64),
+        notes=notes,
+    )

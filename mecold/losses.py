@@ -1,0 +1,45 @@
+"""Outer losses: what the meta-learner is judged on. Pure tensor functions, no state."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def multi_positive_softmax(
+    scores: Float[Tensor, "users items"],
+    positives: Int[Tensor, "users queries"],
+    mask: Bool[Tensor, "users queries"],
+    smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of each user's query items under one softmax over the scored items.
+
+    Args:
+        scores: scores of the catalogue (or of the sampled columns); -inf takes an item out of the softmax.
+        positives: columns of the query items; padded entries hold any valid column.
+        mask: True for real entries; a user without one does not count.
+        smoothing: share of each target spread evenly over all items that are in the softmax.
+
+    Returns:
+        Nats per query item, averaged over users, so that long histories do not dominate.
+    """
+    log_total = torch.logsumexp(scores, dim=1, keepdim=True)
+    taken = torch.gather(scores, 1, positives) - log_total
+    per_user = torch.where(mask, taken, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+    if smoothing:
+        allowed = torch.isfinite(scores)
+        spread = torch.where(allowed, scores - log_total, 0.0).sum(1) / allowed.sum(1)
+        per_user = (1 - smoothing) * per_user + smoothing * spread
+    has_query = mask.any(1)
+    return -torch.where(has_query, per_user, 0.0).sum() / has_query.sum().clamp(min=1)
+
+
+def logq_correction(counts: Float[Tensor, " items"], draws: int) -> Float[Tensor, " items"]:
+    """What to subtract from a sampled negative's score: the log of how often it is expected among the draws.
+
+    Args:
+        counts: unnormalised sampling weights, positive.
+        draws: number of negatives drawn with replacement.
+
+    Source: Bengio and Senecal 2008; Yi et al. 2019 (sampling-bias-corrected neural modeling).
+    """
+    return torch.log(counts / counts.sum() * draws)

@@ -1,0 +1,1 @@
+"""The outer loop: episodes, cross-fitting, training, calibration."""

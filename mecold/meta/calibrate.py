@@ -1,0 +1,181 @@
+"""Calibration: the likelihood is not nDCG, so a few gains are fitted on the ranking itself, on cross-fitted users.
+
+For each knot of the number of shots: one gain per channel of the query, and one share for the inner loop. A change is
+kept only if it beats the present gains by more than its own standard error, so that noise is not chased.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mecold.head import KNOTS, Coefficients, PreferenceHead
+from mecold.meta.crossfit import Views
+from mecold.meta.episodes import Episodes, Opening, cut
+from mecold.meta.train import hide_support
+from mecold.metrics import discounted_gain
+from mecold.tower import ItemSpace, ItemTower
+
+FACTORS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.2, 1.5, 2.0, 3.0)
+"""What a gain is multiplied with when it is tried."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Per user the items that any sensible gains could bring to the top, with their scores by channel.
+
+    Args:
+        prior: scores of the prior per channel.
+        moved: scores of what the inner loop added, per channel.
+        relevant: True for items that followed.
+        valid: False for padding.
+        ideal: best possible discounted gain.
+    """
+
+    prior: Float[Tensor, "users candidates channels"]
+    moved: Float[Tensor, "users candidates channels"]
+    relevant: Bool[Tensor, "users candidates"]
+    valid: Bool[Tensor, "users candidates"]
+    ideal: Float[Tensor, " users"]
+
+    def ndcg(self, gain: Float[Tensor, " channels"], share: float | Tensor) -> Float[Tensor, " users"]:
+        """nDCG@10 per user under these gains."""
+        scores = self.prior @ gain + share * (self.moved @ gain)
+        scores = scores.masked_fill(~self.valid, -torch.inf)
+        top = scores.topk(min(10, scores.shape[1]), dim=1).indices
+        return discounted_gain(self.relevant.gather(1, top)) / self.ideal
+
+
+@torch.no_grad()
+def calibrate(
+    tower: ItemTower,
+    head: PreferenceHead,
+    views: Views,
+    users: Opening,
+    chosen: Sequence[np.ndarray],
+    query: int,
+    *,
+    rng: np.random.Generator,
+    limit: int = 4000,
+) -> dict[str, float]:
+    """Fit the head's gains in place.
+
+    Args:
+        tower: trained item tower.
+        head: trained head.
+        views: cross-fitted views.
+        users: first items of every user.
+        chosen: users to calibrate on, by fold.
+        query: how many following items count as relevant.
+        rng: draws the users where there are more than `limit`.
+        limit: most users per knot.
+
+    Returns:
+        nDCG@10 of those users before and after, per knot.
+    """
+    spaces = [view.space(tower) for view in views.folds]
+    values = {}
+    for knot, shots in enumerate(KNOTS):
+        found = _collect(head, spaces, users, chosen, shots, query, rng, limit)
+        if found is None:
+            continue
+        gain, share = head.gain[knot].clone(), head.share[knot, 0].clone()
+        values[f"calibration/before/{shots}"] = float(found.ndcg(gain, share).mean())
+        gain, share = _ascend(found, gain, share)
+        head.gain[knot], head.share[knot, 0] = gain, share
+        values[f"calibration/after/{shots}"] = float(found.ndcg(gain, share).mean())
+    return values
+
+
+def _ascend(found: Candidates, gain: Tensor, share: Tensor, sweeps: int = 3) -> tuple[Tensor, Tensor]:
+    """Coordinate ascent over the gains and the share of the inner loop."""
+
+    def scaled(place: int, factor: float) -> tuple[Tensor, Tensor]:
+        if place == len(gain):
+            return gain, share * factor
+        tried = gain.clone()
+        tried[place] *= factor
+        return tried, share
+
+    now = found.ndcg(gain, share)
+    for _ in range(sweeps):
+        changed = False
+        for place in range(len(gain) + 1):
+            options = [(found.ndcg(*scaled(place, f)), f) for f in FACTORS]
+            then, factor = max(options, key=lambda option: float(option[0].mean()))
+            difference = then - now
+            error = difference.std() / max(1, len(difference)) ** 0.5
+            if difference.mean() > error:
+                gain, share = scaled(place, factor)
+                now, changed = then, True
+        if not changed:
+            break
+    return gain, share
+
+
+def _collect(
+    head: PreferenceHead,
+    spaces: Sequence[ItemSpace],
+    users: Opening,
+    chosen: Sequence[np.ndarray],
+    shots: int,
+    query: int,
+    rng: np.random.Generator,
+    limit: int,
+) -> Candidates | None:
+    """Candidates of the users that are long enough for this many shots; None where there are too few to tell."""
+    lengths = users.lengths.numpy()
+    pools = [pool[lengths[pool] > shots] for pool in chosen]
+    if sum(map(len, pools)) < 30:
+        return None
+    share = min(1.0, limit / sum(map(len, pools)))
+    coefficients, parts = head.coefficients(), []
+    for space, pool in zip(spaces, pools, strict=True):
+        picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]
+        for start in range(0, len(picked), 256):
+            batch = users.take(torch.from_numpy(picked[start : start + 256]))
+            episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
+            parts.append(_candidates(head, space, episodes, coefficients))
+    return _joined(parts)
+
+
+def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
+    """The best items by the present query, by each channel and by the inner loop's move; and what followed."""
+    prior, moved = head.stages(space, episodes.support, c)
+    blocks = [
+        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices], dim=2)
+        for query in (prior, moved - prior)
+    ]
+    rankings = [(blocks[0] + blocks[1]).sum(2), *blocks[0].unbind(2), blocks[1].sum(2)]
+    hidden = [hide_support(scores, episodes) for scores in rankings]
+    pool = torch.zeros_like(hidden[0], dtype=torch.bool)
+    for scores, depth in zip(hidden, [100] + [40] * (len(hidden) - 1), strict=True):
+        pool.scatter_(1, scores.topk(min(depth, scores.shape[1]), dim=1).indices, value=True)
+    relevant = torch.zeros_like(pool)
+    users, places = torch.nonzero(episodes.query_mask, as_tuple=True)
+    relevant[users, episodes.query[users, places]] = True
+    pool = (pool | relevant) & torch.isfinite(hidden[0])
+    columns = pool.to(torch.int8).topk(int(pool.sum(1).max()), dim=1).indices
+    count = episodes.query_mask.sum(1).clamp(max=10)
+    ideal = torch.cumsum(1 / torch.log2(torch.arange(2.0, 12.0, device=count.device)), 0)[count.clamp(min=1) - 1]
+    keep = count > 0
+    prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
+    flags = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
+    return Candidates(prior_scores, moved_scores, *flags, ideal[keep])
+
+
+def _joined(parts: Sequence[Candidates]) -> Candidates:
+    """All batches as one, padded to the widest."""
+    width = max(part.valid.shape[1] for part in parts)
+
+    def together(name: str) -> Tensor:
+        tensors = [getattr(part, name) for part in parts]
+        if tensors[0].dim() == 1:
+            return torch.cat(tensors)
+        pad = torch.nn.functional.pad
+        return torch.cat([pad(t, (0, 0) * (t.dim() - 2) + (0, width - t.shape[1])) for t in tensors])
+
+    return Candidates(*map(together, ("prior", "moved", "relevant", "valid", "ideal")))

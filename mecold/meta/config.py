@@ -1,0 +1,80 @@
+"""Settings of meta-training, one frozen dataclass per concern; a misspelt one is a TypeError."""
+
+from dataclasses import dataclass, field
+
+from mecold.errors import InvalidDataError
+from mecold.factors import FactorConfig
+from mecold.head import KNOTS, HeadConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The outer loop.
+
+    Args:
+        folds: users are split into this many folds; each is meta-trained with factors that never saw it.
+        held_out: share of the users that steers early stopping and is not trained on.
+        max_shots: supports are drawn with 0 to this many items.
+        query: how many following items the outer loss is measured on.
+        epochs: most passes over the users.
+        patience: epochs without a better nDCG@10 on the held-out users before training stops.
+        batch_users: episodes per outer step.
+        epoch_users: most episodes per epoch, so that an epoch of a large log stays short.
+        lr: step size of the outer optimiser (Adam).
+        weight_decay: L2 on the text projection.
+        item_dropout: share of items whose factors and popularity are hidden in a step, so that text stands in.
+        text_dropout: dropout on the text vectors.
+        noise: standard deviation of Gaussian noise on the normalised text vectors, in units of their mean component.
+        label_smoothing: share of the target spread over the catalogue.
+        full_softmax_items: above this catalogue size the softmax is sampled.
+        negatives: how many items the sampled softmax draws per step.
+        calibrate: fit the gains on nDCG@10 of cross-fitted users after training.
+    """
+
+    folds: int = 3
+    held_out: float = 0.1
+    max_shots: int = KNOTS[-1]
+    query: int = 10
+    epochs: int = 30
+    patience: int = 4
+    batch_users: int = 256
+    epoch_users: int = 10_000
+    lr: float = 0.01
+    weight_decay: float = 1e-3
+    item_dropout: float = 0.1
+    text_dropout: float = 0.1
+    noise: float = 0.0
+    label_smoothing: float = 0.0
+    full_softmax_items: int = 50_000
+    negatives: int = 8192
+    calibrate: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
+            ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
+            ("item_dropout", 0.0, 0.9), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidDataError(f"TrainConfig({name}={value!r}) must lie between {low} and {high}.")
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """Everything `fit_meta` can be told.
+
+    Args:
+        factors: how collaborative factors are fitted.
+        head: how the head adapts.
+        training: the outer loop.
+        text_rank: width of the text channel.
+        liked_from: with ratings, interactions rated lower count as disliked (label -1): they enter supports, but are
+            neither predicted nor part of the factors. None: every interaction is a liking, whatever its rating.
+    """
+
+    factors: FactorConfig = field(default_factory=FactorConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    text_rank: int = 64
+    liked_from: float | None = None

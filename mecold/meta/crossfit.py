@@ -1,0 +1,96 @@
+"""Cross-fitting: item spaces whose factors and counts never saw the users that are scored with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
+from mecold.interactions import Interactions
+from mecold.meta.config import MetaConfig
+from mecold.tower import ItemSpace, ItemTower
+
+
+@dataclass(frozen=True)
+class View:
+    """A catalogue as one set of users shows it: factors, counts and text vectors.
+
+    Args:
+        pairs: factor channels by name.
+        counts: users per item.
+        vectors: text vectors.
+    """
+
+    pairs: Mapping[str, FactorPair]
+    counts: Float[Tensor, " items"]
+    vectors: Float[Tensor, "items text_dim"]
+
+    def space(self, tower: ItemTower, cold: Tensor | None = None, vectors: Tensor | None = None) -> ItemSpace:
+        """The item space under a tower; `vectors` replaces the text vectors (augmented ones in training)."""
+        return tower.space(self.pairs, self.vectors if vectors is None else vectors, self.counts, cold)
+
+
+@dataclass(frozen=True)
+class Views:
+    """One view of all users, to deploy; and one per fold, without that fold's users, to learn from.
+
+    Args:
+        whole: fitted on all users.
+        folds: fitted on all users but those of the fold.
+        fold_of: fold of each user of the log.
+    """
+
+    whole: View
+    folds: tuple[View, ...]
+    fold_of: Int64[np.ndarray, " users"]
+
+
+def cross_fit(
+    log: Interactions,
+    liked: np.ndarray,
+    vectors: Float[Tensor, "items text_dim"],
+    config: MetaConfig,
+    rng: np.random.Generator,
+    given: FactorPair | None = None,
+) -> Views:
+    """Fit factors on all users and, for each fold, on all others.
+
+    Args:
+        log: histories.
+        liked: True where an interaction is a liking; only those enter factors and counts.
+        vectors: text vectors, on the device where the work is done.
+        config: settings.
+        rng: draws the folds and the start of the low-rank iteration.
+        given: factors of a host, used in every view in place of the symmetric channel.
+    """
+    n_items, device = len(vectors), vectors.device
+    settings = config.factors if given is None else replace(config.factors, symmetric_rank=0)
+    host = {} if given is None else {"host": FactorPair(given.support.to(device), given.item.to(device))}
+    positive = _liked_only(log, liked)
+    fold_of = rng.permutation(len(log)) % config.training.folds
+    fitted = fitted_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
+    parts: list[Moments] = []
+    for fold in range(config.training.folds):
+        part = positive.take(np.flatnonzero(fold_of == fold))
+        stats = moments(part.items, part.weights, part.offsets, fitted, n_items, settings)
+        parts.append(stats.to(device))
+    total = parts[0]
+    for part_stats in parts[1:]:
+        total = total.plus(part_stats)
+    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+    def view(stats: Moments) -> View:
+        return View(host | fit_pairs(stats, fitted, settings, torch_rng), stats.counts, vectors)
+
+    return Views(view(total), tuple(view(total.minus(part_stats)) for part_stats in parts), fold_of)
+
+
+def _liked_only(log: Interactions, liked: np.ndarray) -> Interactions:
+    owner = np.repeat(np.arange(len(log)), log.lengths)
+    sizes = np.bincount(owner[liked], minlength=len(log))
+    return Interactions(
+        log.users, np.concatenate([[0], sizes.cumsum()]).astype(np.int64), log.items[liked], log.weights[liked]
+    )

@@ -1,0 +1,238 @@
+"""The outer loop: learn tower and head from cross-fitted episodes, keep what ranks best for held-out users.
+
+It draws episodes, scores the catalogue with each episode's adapted query, and descends the softmax loss of the items
+that followed, through the inner loop (second order unless the head says otherwise). Device and dtype follow the views.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from tqdm import tqdm
+
+from mecold.head import PreferenceHead
+from mecold.losses import logq_correction, multi_positive_softmax
+from mecold.meta.config import TrainConfig
+from mecold.meta.crossfit import View, Views
+from mecold.meta.episodes import Episodes, Opening, cut, draw_shots
+from mecold.meta.report import FitReport, Tracker
+from mecold.metrics import hits, ndcg
+from mecold.tower import ItemSpace, ItemTower
+
+CHECK_SHOTS = (0, 1, 3, 5, 10)
+"""Numbers of shots at which held-out users are ranked after each epoch."""
+
+
+@dataclass(frozen=True)
+class Learners:
+    """Positions of the users to train on and of those who steer early stopping, by fold."""
+
+    train: tuple[Int64[np.ndarray, " users"], ...]
+    held_out: tuple[Int64[np.ndarray, " users"], ...]
+
+
+def split_learners(views: Views, eligible: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> Learners:
+    """Set a share of the eligible users aside; every fold has some of both.
+
+    Args:
+        views: cross-fitted views.
+        eligible: True for users with at least one support and one query item.
+        config: settings.
+        rng: draws the users.
+    """
+    aside = rng.random(len(eligible)) < config.held_out
+    train, held_out = (
+        tuple(np.flatnonzero((views.fold_of == f) & eligible & chosen) for f in range(len(views.folds)))
+        for chosen in (~aside, aside)
+    )
+    return Learners(train, held_out)
+
+
+def train(
+    tower: ItemTower,
+    head: PreferenceHead,
+    views: Views,
+    users: Opening,
+    learners: Learners,
+    config: TrainConfig,
+    *,
+    rng: np.random.Generator,
+    report: FitReport,
+    trackers: Sequence[Tracker] = (),
+    progress: bool = False,
+) -> None:
+    """Meta-train in place; tower and head end with the parameters of the best epoch.
+
+    Args:
+        tower: item tower, at its closed-form start.
+        head: preference head.
+        views: cross-fitted views.
+        users: first items of every user of the log.
+        learners: who trains and who is held out.
+        config: settings.
+        rng: draws episodes, noise and dropped items.
+        report: takes the curves.
+        trackers: hear of every epoch.
+        progress: show a progress bar.
+    """
+    device = views.whole.vectors.device
+    noise = torch.Generator(device=device).manual_seed(int(rng.integers(2**62)))
+    optimiser = torch.optim.Adam(
+        [
+            {"params": tower.parameters(), "weight_decay": config.weight_decay, "lr": config.lr / 10},
+            {"params": head.parameters(), "lr": config.lr},
+        ]
+    )
+    best, best_score, best_epoch = _parameters(tower, head), -1.0, 0
+    with tqdm(range(config.epochs + 1), desc="meta-training", unit="epoch", disable=not progress) as bar:
+        for epoch in bar:
+            losses = _epoch(tower, head, views, users, learners, config, optimiser, rng, noise) if epoch else []
+            values = held_out_ndcg(tower, head, views, users, learners.held_out, config.query)
+            if losses:
+                values["loss"] = float(np.mean(losses))
+            report.record(epoch, values, trackers)
+            score = values["held_out/ndcg@10"]
+            bar.set_postfix({"nDCG@10": f"{score:.4f}"})
+            if score > best_score:
+                best, best_score, best_epoch = _parameters(tower, head), score, epoch
+            elif epoch - best_epoch >= config.patience:
+                break
+    for module, state in zip((tower, head), best, strict=True):
+        module.load_state_dict(state)
+    report.best_step = best_epoch
+
+
+def _parameters(*modules: torch.nn.Module) -> list[dict[str, Tensor]]:
+    return [copy.deepcopy(module.state_dict()) for module in modules]
+
+
+def _epoch(
+    tower: ItemTower,
+    head: PreferenceHead,
+    views: Views,
+    users: Opening,
+    learners: Learners,
+    config: TrainConfig,
+    optimiser: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    noise: torch.Generator,
+) -> list[float]:
+    losses = []
+    for fold, chosen in _batches(learners.train, config, rng):
+        picked = users.take(torch.from_numpy(chosen))
+        episodes = cut(picked, draw_shots(picked.lengths, config.max_shots, rng), config.query)
+        view = views.folds[fold]
+        space = _augmented(view, tower, config, noise)
+        loss = episode_loss(head, space, episodes.to(space.item.device), view.counts, config, noise)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 5.0)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _batches(
+    train: Sequence[np.ndarray], config: TrainConfig, rng: np.random.Generator
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Batches of users of one fold each, the folds mixed, at most `epoch_users` users in all."""
+    batches = []
+    share = config.epoch_users / max(1, sum(map(len, train)))
+    for fold, users in enumerate(train):
+        some = rng.permutation(users)[: int(np.ceil(min(1.0, share) * len(users)))]
+        batches += [(fold, some[i : i + config.batch_users]) for i in range(0, len(some), config.batch_users)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.Generator) -> ItemSpace:
+    """The view's space with some items made cold and the text vectors disturbed."""
+    vectors = view.vectors
+    device = vectors.device
+    cold = torch.rand(len(vectors), generator=noise, device=device) < config.item_dropout
+    if config.text_dropout:
+        kept = torch.rand(vectors.shape[1], generator=noise, device=device) >= config.text_dropout
+        vectors = vectors * kept / (1 - config.text_dropout)
+    if config.noise:
+        scale = config.noise * vectors.abs().mean()
+        has_text = (view.vectors != 0).any(1, keepdim=True)
+        vectors = vectors + has_text * scale * torch.randn(vectors.shape, generator=noise, device=device)
+    return view.space(tower, cold, vectors)
+
+
+def episode_loss(
+    head: PreferenceHead,
+    space: ItemSpace,
+    episodes: Episodes,
+    counts: Float[Tensor, " items"],
+    config: TrainConfig,
+    noise: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Outer loss of a batch: softmax over the catalogue, or over sampled items with logQ correction where it is large.
+
+    The support is out of the softmax, as it is out of the recommendations.
+    """
+    query = head(space, episodes.support)
+    if len(space.item) <= config.full_softmax_items:
+        scores = hide_support(query @ space.item.T, episodes)
+        return multi_positive_softmax(scores, episodes.query, episodes.query_mask, config.label_smoothing)
+    return _sampled_loss(query, space, episodes, counts, config, noise)
+
+
+def _sampled_loss(
+    query: Tensor, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, noise: torch.Generator
+) -> Float[Tensor, ""]:
+    weights = (counts + 1) ** 0.75
+    drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=noise)
+    negatives = query @ space.item[drawn].T - logq_correction(weights, config.negatives)[drawn]
+    own = torch.cat([episodes.query, torch.where(episodes.support.mask, episodes.support.rows, -1)], dim=1)
+    for column in own.T:  # a user's own items are no negatives
+        negatives = negatives.masked_fill(drawn[None] == column[:, None], -torch.inf)
+    positives = torch.einsum("ud,uqd->uq", query, space.item[episodes.query])
+    scores = torch.cat([positives.masked_fill(~episodes.query_mask, -torch.inf), negatives], dim=1)
+    places = torch.arange(positives.shape[1], device=query.device).expand(len(query), -1)
+    return multi_positive_softmax(scores, places, episodes.query_mask)
+
+
+@torch.no_grad()
+def held_out_ndcg(
+    tower: ItemTower,
+    head: PreferenceHead,
+    views: Views,
+    users: Opening,
+    held_out: Sequence[np.ndarray],
+    query: int,
+    limit: int = 1000,
+) -> dict[str, float]:
+    """nDCG@10 of held-out users over the full catalogue: at each of `CHECK_SHOTS`, and the mean of those.
+
+    Users shorter than a number of shots do not count there. At most `limit` users per fold are ranked.
+    """
+    found: dict[int, list[Tensor]] = {k: [] for k in CHECK_SHOTS}
+    for view, chosen in zip(views.folds, held_out, strict=True):
+        space = view.space(tower)
+        coefficients = head.coefficients()
+        for k in CHECK_SHOTS:
+            picked = users.take(torch.from_numpy(chosen))
+            picked = picked.take(torch.nonzero(picked.lengths > k)[:limit, 0])
+            for start in range(0, len(picked), 256):
+                batch = picked.take(torch.arange(start, min(start + 256, len(picked))))
+                episodes = cut(batch, torch.full((len(batch),), k), query).to(space.item.device)
+                scores = hide_support(head(space, episodes.support, coefficients) @ space.item.T, episodes)
+                top = scores.topk(min(10, scores.shape[1]), dim=1).indices
+                found[k].append(ndcg(hits(top, episodes.query, episodes.query_mask), episodes.query_mask.sum(1)))
+    means = {k: float(torch.cat(v).mean()) for k, v in found.items() if v}
+    values = {f"held_out/ndcg@10/{k}": mean for k, mean in means.items()}
+    values["held_out/ndcg@10"] = float(np.mean(list(means.values()))) if means else 0.0
+    return values
+
+
+def hide_support(scores: Float[Tensor, "users items"], episodes: Episodes) -> Float[Tensor, "users items"]:
+    """The scores with the support items at -inf; differentiable."""
+    users, places = torch.nonzero(episodes.support.mask, as_tuple=True)
+    minus_inf = torch.full_like(users, -torch.inf, dtype=scores.dtype)
+    return scores.index_put((users, episodes.support.rows[users, places]), minus_inf)

@@ -1,0 +1,97 @@
+"""The few public value types. No behaviour beyond turning a user's state into bytes or JSON and back."""
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float32
+
+from mecold.errors import InvalidDataError
+
+ItemId: TypeAlias = str | int
+"""The caller's own item id; a catalogue holds strings or integers, not both."""
+
+
+class Interaction(NamedTuple):
+    """One thing a user did, as a support row.
+
+    Args:
+        item: the item's id.
+        label: 1.0 liked, -1.0 disliked, anything between is graded; 0.0 is "saw it, no opinion".
+        time: any number that grows with time (unix seconds, a position); None keeps the order of the list.
+        weight: how much this row counts against the others; positive.
+    """
+
+    item: ItemId
+    label: float = 1.0
+    time: float | None = None
+    weight: float = 1.0
+
+
+class Recommendation(NamedTuple):
+    """One recommended item and its score; scores compare within one user only."""
+
+    item: ItemId
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class UserState:
+    """All that mecold knows of a user. The caller keeps it; mecold keeps nothing.
+
+    Args:
+        query: the adapted head, float32, shape `(dim,)`, read-only.
+        seen: the items of the support, never recommended unless asked for.
+        shots: size of the support.
+        model: fingerprint of the model that made the query; another model refuses the state.
+    """
+
+    query: Float32[np.ndarray, " dim"]
+    seen: tuple[ItemId, ...]
+    shots: int
+    model: str
+
+    def __post_init__(self) -> None:
+        query = np.array(self.query, dtype=np.float32)
+        query.flags.writeable = False
+        object.__setattr__(self, "query", query)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every field is, the query bit for bit."""
+        if not isinstance(other, UserState):
+            return NotImplemented
+        mine, theirs = (s.seen + (s.shots, s.model, s.query.tobytes()) for s in (self, other))
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.seen, self.shots, self.model, self.query.tobytes()))
+
+    def to_json(self) -> str:
+        """The state as JSON text; `from_json` returns an equal state."""
+        query = base64.b64encode(self.query.astype("<f4").tobytes()).decode()
+        return json.dumps({"query": query, "seen": list(self.seen), "shots": self.shots, "model": self.model})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "UserState":
+        """Read a state written by `to_json`.
+
+        Raises:
+            InvalidDataError: if the text is not such a state.
+        """
+        try:
+            fields = json.loads(text)
+            query = np.frombuffer(base64.b64decode(fields["query"], validate=True), dtype="<f4").astype(np.float32)
+            return cls(query, tuple(fields["seen"]), int(fields["shots"]), str(fields["model"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidDataError(f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned.") from error
+
+    def to_bytes(self) -> bytes:
+        """The state as UTF-8 bytes of its JSON: small, portable, and safe to read from strangers."""
+        return self.to_json().encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "UserState":
+        """Read a state written by `to_bytes`."""
+        return cls.from_json(data)

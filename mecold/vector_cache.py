@@ -1,0 +1,123 @@
+"""Vectors on disk, keyed by the text they encode: append-only, memory-mapped, safe under several processes at once.
+
+One folder per encoder fingerprint holds `keys.bin` (32 bytes a row, sha256 of fingerprint and text) and `vectors.bin`
+(float32). A writer takes a file lock, cuts off what a killed writer left half-written, appends the vectors first and
+their keys last; so a key that is there always has its vector, and readers need no lock.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from mecold.errors import EncoderError
+
+KEY_BYTES = 32
+
+
+def default_cache_folder() -> Path:
+    """`$MECOLD_CACHE`, else `mecold` in the user's cache folder."""
+    named = os.environ.get("MECOLD_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(named) if named else Path(base) / "mecold"
+
+
+class VectorCache:
+    """Vectors of one encoder.
+
+    Args:
+        folder: where the caches of all encoders lie.
+        fingerprint: identity of the encoder; part of every key.
+        dim: width of the vectors.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, dim: int) -> None:
+        self._folder = folder / hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EncoderError(
+                f"Cannot write the vector cache to '{folder}': {error}. Name another folder, or pass cache=None."
+            ) from error
+        self._fingerprint = fingerprint.encode()
+        self._dim = dim
+        self._keys = self._folder / "keys.bin"
+        self._vectors = self._folder / "vectors.bin"
+        self._known = np.empty((0, KEY_BYTES), np.uint8)
+        self._order = np.empty(0, np.int64)
+
+    def keys(self, texts: Sequence[str]) -> np.ndarray:
+        """The key of each text, `(texts, 32)` bytes."""
+        start = hashlib.sha256(self._fingerprint + b"\0")
+        digests = bytearray()
+        for text in texts:
+            digest = start.copy()
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            digests += digest.digest()
+        return np.frombuffer(bytes(digests), np.uint8).reshape(-1, KEY_BYTES)
+
+    def find(self, keys: np.ndarray) -> Int64[np.ndarray, " keys"]:
+        """Row of each key in the cache, -1 where it is not there (yet)."""
+        self._refresh()
+        if not len(self._known) or not len(keys):
+            return np.full(len(keys), -1, np.int64)
+        heads, wanted = _heads(self._known)[self._order], _heads(keys)
+        at = np.searchsorted(heads, wanted)
+        candidates = self._order[np.minimum(at, len(heads) - 1)]
+        return np.where((self._known[candidates] == keys).all(1), candidates, -1)
+
+    def read(self, rows: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
+        """Vectors of these rows, copied out of the memory map."""
+        count = self._vectors.stat().st_size // (4 * self._dim)
+        table = np.memmap(self._vectors, np.float32, "r", shape=(count, self._dim))
+        return np.asarray(table[rows])
+
+    def append(self, keys: np.ndarray, vectors: Float32[np.ndarray, "keys dim"]) -> None:
+        """Add vectors; keys that another process added meanwhile are left out."""
+        with self._lock():
+            self._repair()
+            new = self.find(keys) < 0
+            with self._vectors.open("ab") as file:
+                file.write(np.ascontiguousarray(vectors[new], dtype=np.float32).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            with self._keys.open("ab") as file:
+                file.write(keys[new].tobytes())
+
+    def __len__(self) -> int:
+        self._refresh()
+        return len(self._known)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self._folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _rows_on_disk(self) -> int:
+        sizes = [path.stat().st_size if path.exists() else 0 for path in (self._keys, self._vectors)]
+        return min(sizes[0] // KEY_BYTES, sizes[1] // (4 * self._dim))
+
+    def _repair(self) -> None:
+        """Cut off what a killed writer left behind the last whole row."""
+        rows = self._rows_on_disk()
+        for path, width in ((self._keys, KEY_BYTES), (self._vectors, 4 * self._dim)):
+            if path.exists() and path.stat().st_size != rows * width:
+                os.truncate(path, rows * width)
+
+    def _refresh(self) -> None:
+        rows = self._rows_on_disk()
+        if rows != len(self._known):
+            with self._keys.open("rb") as file:
+                self._known = np.frombuffer(file.read(rows * KEY_BYTES), np.uint8).reshape(-1, KEY_BYTES)
+            self._order = np.argsort(_heads(self._known), kind="stable")
+
+
+def _heads(keys: np.ndarray) -> np.ndarray:
+    """The first 8 bytes as a number: sha256 is uniform, and the whole key is compared afterwards."""
+    return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
