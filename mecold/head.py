@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mecold.adapt import descend, solve
@@ -134,7 +134,10 @@ class PreferenceHead(nn.Module):
         shots = support.shots.clamp(max=KNOTS[-1])
         evidence = torch.where(support.mask, support.labels * support.weights, 0.0)
         prior = self.read(space, support, evidence, c.prior[shots], c)
-        return prior, prior if self.config.inner == "none" else self._adapt(prior, space, support, shots, c)
+        if self.config.inner == "none":
+            return prior, prior
+        # without a support there is nothing to descend: the implicit negatives alone would bury what is popular
+        return prior, torch.where(shots[:, None] > 0, self._adapt(prior, space, support, shots, c), prior)
 
     def read(
         self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
@@ -166,9 +169,6 @@ class PreferenceHead(nn.Module):
         )  # fmt: skip
 
 
-def _by_age(table: Float[Tensor, "ages channels"], ages: Float[Tensor, "users shots"]) -> Tensor:
-    """Table rows at fractional ages (ties share a mean age), interpolated; constant beyond the last."""
-    ages = ages.clamp(max=len(table) - 1)
-    lower = ages.long()
-    share = (ages - lower)[..., None]
-    return table[lower] * (1 - share) + table[(lower + 1).clamp(max=len(table) - 1)] * share
+def _by_age(table: Float[Tensor, "ages channels"], ages: Int[Tensor, "users shots"]) -> Tensor:
+    """Table rows at each age; constant beyond the last."""
+    return table[ages.clamp(max=len(table) - 1)]

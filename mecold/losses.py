@@ -9,21 +9,31 @@ def multi_positive_softmax(
     scores: Float[Tensor, "users items"],
     positives: Int[Tensor, "users queries"],
     mask: Bool[Tensor, "users queries"],
+    *,
+    focus: float = 0.0,
     smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean negative log-likelihood of each user's query items under one softmax over the scored items.
+    """Mean loss of each user's query items under one softmax over the scored items.
+
+    With p the probability of a query item the loss is (1 - p^focus) / focus: the negative log-likelihood at focus 0, the
+    expected number of misses at focus 1. Between, an item far down the list pulls less than one near the top, as in nDCG.
 
     Args:
         scores: scores of the catalogue (or of the sampled columns); -inf takes an item out of the softmax.
         positives: columns of the query items; padded entries hold any valid column.
         mask: True for real entries; a user without one does not count.
+        focus: 0 is the likelihood; towards 1 only the top of the list counts.
         smoothing: share of each target spread evenly over all items that are in the softmax.
 
     Returns:
-        Nats per query item, averaged over users, so that long histories do not dominate.
+        Loss per query item, averaged over users, so that long histories do not dominate.
+
+    Source: generalised cross-entropy, Zhang and Sabuncu 2018, arXiv:1805.07836.
     """
     log_total = torch.logsumexp(scores, dim=1, keepdim=True)
     taken = torch.gather(scores, 1, positives) - log_total
+    if focus:
+        taken = -(1 - torch.exp(focus * taken)) / focus
     per_user = torch.where(mask, taken, 0.0).sum(1) / mask.sum(1).clamp(min=1)
     if smoothing:
         allowed = torch.isfinite(scores)

@@ -17,14 +17,14 @@ class Support:
         rows: rows of the item space; padding holds 0.
         labels: 1 liked, -1 disliked, 0 seen without opinion, anything between.
         weights: how much each row counts.
-        ages: steps since the newest row (which has age 0); rows that tie in time share their mean age.
+        ages: how many rows are newer.
         mask: True for real rows.
     """
 
     rows: Int[Tensor, "users shots"]
     labels: Float[Tensor, "users shots"]
     weights: Float[Tensor, "users shots"]
-    ages: Float[Tensor, "users shots"]
+    ages: Int[Tensor, "users shots"]
     mask: Bool[Tensor, "users shots"]
 
     @property
@@ -44,7 +44,6 @@ class History:
     rows: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
-    ages: np.ndarray
 
 
 def history(
@@ -59,20 +58,15 @@ def history(
         rows: rows of the item space.
         labels: one per row; 1 by default.
         weights: one per row; 1 by default.
-        times: one per row; they order the rows (ties keep their order), and rows of one time share one age.
+        times: one per row; they order the rows; ties keep their order (measured: order inside a basket tells something).
     """
     size = len(rows)
     order = np.arange(size) if times is None else np.argsort(np.asarray(times), kind="stable")
-    ages = np.arange(size, dtype=np.float32)[::-1]
-    if times is not None and size:
-        _, group, sizes = np.unique(np.asarray(times)[order], return_inverse=True, return_counts=True)
-        ages = (np.bincount(group, ages) / sizes)[group].astype(np.float32)
     ones = np.ones(size, np.float32)
     return History(
         np.asarray(rows, dtype=np.int64)[order],
         ones if labels is None else np.asarray(labels, dtype=np.float32)[order],
         ones if weights is None else np.asarray(weights, dtype=np.float32)[order],
-        ages,
     )
 
 
@@ -81,9 +75,16 @@ def pad(histories: Sequence[History]) -> Support:
     width = max(1, max((len(one.rows) for one in histories), default=0))
     shape = (len(histories), width)
     rows, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
-    labels, weights, ages = (np.zeros(shape, np.float32) for _ in range(3))
+    labels, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for user, one in enumerate(histories):
         size = len(one.rows)
         rows[user, :size], mask[user, :size] = one.rows, True
-        labels[user, :size], weights[user, :size], ages[user, :size] = one.labels, one.weights, one.ages
-    return Support(*map(torch.from_numpy, (rows, labels, weights, ages, mask)))
+        labels[user, :size], weights[user, :size] = one.labels, one.weights
+    tensors = map(torch.from_numpy, (rows, labels, weights, mask))
+    return support_of(*tensors)
+
+
+def support_of(rows: Tensor, labels: Tensor, weights: Tensor, mask: Tensor) -> Support:
+    """Supports from padded tensors, oldest row first, real rows in front."""
+    newer = mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)
+    return Support(rows, labels, weights, newer.clamp(min=0), mask)

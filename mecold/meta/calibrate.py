@@ -44,6 +44,7 @@ class Candidates:
     def ndcg(self, gain: Float[Tensor, " channels"], share: float | Tensor) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
         scores = self.prior @ gain + share * (self.moved @ gain)
+        scores = scores - 1e-6 * self.relevant  # ties go against us: gains of zero must not look good
         scores = scores.masked_fill(~self.valid, -torch.inf)
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal

@@ -25,6 +25,7 @@ class TrainConfig:
         item_dropout: share of items whose factors and popularity are hidden in a step, so that text stands in.
         text_dropout: dropout on the text vectors.
         noise: standard deviation of Gaussian noise on the normalised text vectors, in units of their mean component.
+        focus: how much the outer loss looks at the top of the list only (0 likelihood, 1 expected misses).
         label_smoothing: share of the target spread over the catalogue.
         full_softmax_items: above this catalogue size the softmax is sampled.
         negatives: how many items the sampled softmax draws per step.
@@ -44,6 +45,7 @@ class TrainConfig:
     item_dropout: float = 0.1
     text_dropout: float = 0.1
     noise: float = 0.0
+    focus: float = 0.3
     label_smoothing: float = 0.0
     full_softmax_items: int = 50_000
     negatives: int = 8192
@@ -53,7 +55,7 @@ class TrainConfig:
         for name, low, high in (
             ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
-            ("item_dropout", 0.0, 0.9), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
+            ("item_dropout", 0.0, 0.9), ("focus", 0.0, 1.0), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

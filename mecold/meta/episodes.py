@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mecold.interactions import Interactions
-from mecold.support import Support
+from mecold.support import Support, support_of
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,12 @@ class Opening:
         rows: item rows, oldest first; padding holds 0.
         labels: 1 liked, -1 disliked.
         weights: positive weights.
-        moment: rank of each row's time within the user; equal for rows that tie.
         lengths: number of real rows per user.
     """
 
     rows: Int[Tensor, "users length"]
     labels: Float[Tensor, "users length"]
     weights: Float[Tensor, "users length"]
-    moment: Int[Tensor, "users length"]
     lengths: Int[Tensor, " users"]
 
     def __len__(self) -> int:
@@ -34,7 +32,7 @@ class Opening:
 
     def take(self, users: Tensor) -> "Opening":
         """These users, in this order."""
-        return Opening(*(getattr(self, f)[users] for f in ("rows", "labels", "weights", "moment", "lengths")))
+        return Opening(*(getattr(self, f)[users] for f in ("rows", "labels", "weights", "lengths")))
 
 
 @dataclass(frozen=True)
@@ -63,18 +61,9 @@ def opening(log: Interactions, labels: np.ndarray, length: int) -> Opening:
     shape = (len(log), length)
     mask = np.arange(length) < sizes[:, None]
     source = (log.offsets[:-1, None] + np.arange(length))[mask]
-    rows, moment = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    marks, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    rows, marks, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     rows[mask], marks[mask], weights[mask] = log.items[source], labels[source], log.weights[source]
-    if log.times is None:
-        moment[:] = np.arange(length)
-    else:
-        later = np.zeros(shape, np.int64)
-        times = np.zeros(shape)
-        times[mask] = log.times[source]
-        later[:, 1:] = times[:, 1:] != times[:, :-1]
-        moment = later.cumsum(1)
-    return Opening(*map(torch.from_numpy, (rows, marks, weights, moment, sizes)))
+    return Opening(*map(torch.from_numpy, (rows, marks, weights, sizes)))
 
 
 def cut(users: Opening, shots: Int[Tensor, " users"], query: int) -> Episodes:
@@ -89,26 +78,17 @@ def cut(users: Opening, shots: Int[Tensor, " users"], query: int) -> Episodes:
     width = max(1, int(shots.max()) if len(shots) else 1)
     place = torch.arange(users.rows.shape[1])
     mask = place[:width] < shots[:, None]
-    support = Support(
-        rows=torch.where(mask, users.rows[:, :width], 0),
-        labels=torch.where(mask, users.labels[:, :width], 0.0),
-        weights=torch.where(mask, users.weights[:, :width], 0.0),
-        ages=_ages(users.moment[:, :width], mask),
-        mask=mask,
+    support = support_of(
+        torch.where(mask, users.rows[:, :width], 0),
+        torch.where(mask, users.labels[:, :width], 0.0),
+        torch.where(mask, users.weights[:, :width], 0.0),
+        mask,
     )
     places = shots[:, None] + torch.arange(query)
     inside = places < users.lengths[:, None]
     places = places.clamp(max=users.rows.shape[1] - 1)
     liked = users.labels.gather(1, places) > 0
     return Episodes(support, users.rows.gather(1, places), inside & liked)
-
-
-def _ages(moment: Int[Tensor, "users shots"], mask: Bool[Tensor, "users shots"]) -> Float[Tensor, "users shots"]:
-    """Steps since the newest support row; rows of one moment share their mean age."""
-    steps = (mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1])).to(torch.float32)
-    same = ((moment[:, :, None] == moment[:, None, :]) & mask[:, None, :]).to(torch.float32)
-    mean = torch.einsum("ust,ut->us", same, steps) / same.sum(2).clamp(min=1)
-    return torch.where(mask, mean, 0.0)
 
 
 def draw_shots(lengths: Int[Tensor, " users"], most: int, rng: np.random.Generator) -> Int[Tensor, " users"]:

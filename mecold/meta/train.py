@@ -177,15 +177,18 @@ def episode_loss(
     The support is out of the softmax, as it is out of the recommendations.
     """
     query = head(space, episodes.support)
+    sharpness = {"focus": config.focus, "smoothing": config.label_smoothing}
     if len(space.item) <= config.full_softmax_items:
         scores = hide_support(query @ space.item.T, episodes)
-        return multi_positive_softmax(scores, episodes.query, episodes.query_mask, config.label_smoothing)
-    return _sampled_loss(query, space, episodes, counts, config, noise)
+        return multi_positive_softmax(scores, episodes.query, episodes.query_mask, **sharpness)
+    scores, places = _sampled_scores(query, space, episodes, counts, config, noise)
+    return multi_positive_softmax(scores, places, episodes.query_mask, **sharpness)
 
 
-def _sampled_loss(
+def _sampled_scores(
     query: Tensor, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, noise: torch.Generator
-) -> Float[Tensor, ""]:
+) -> tuple[Tensor, Tensor]:
+    """Scores of each user's query items and of the drawn items, corrected; and where the query items stand."""
     weights = (counts + 1) ** 0.75
     drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=noise)
     negatives = query @ space.item[drawn].T - logq_correction(weights, config.negatives)[drawn]
@@ -194,8 +197,7 @@ def _sampled_loss(
         negatives = negatives.masked_fill(drawn[None] == column[:, None], -torch.inf)
     positives = torch.einsum("ud,uqd->uq", query, space.item[episodes.query])
     scores = torch.cat([positives.masked_fill(~episodes.query_mask, -torch.inf), negatives], dim=1)
-    places = torch.arange(positives.shape[1], device=query.device).expand(len(query), -1)
-    return multi_positive_softmax(scores, places, episodes.query_mask)
+    return scores, torch.arange(positives.shape[1], device=query.device).expand(len(query), -1)
 
 
 @torch.no_grad()

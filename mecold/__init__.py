@@ -1,0 +1,56 @@
+"""mecold: few-shot recommendations for cold users and cold items.
+
+>>> recommender = Recommender(rng=0)
+>>> recommender.fit_meta("interactions.parquet", "items.parquet")
+>>> user = recommender.adapt_user(["B0001", "B0002"])
+>>> recommender.recommend(user, k=10)
+"""
+
+__version__ = "0.1.0"
+
+from mecold.catalog import Catalog, TextTemplate
+from mecold.encoder import Encoder, PrecomputedEncoder, TextEncoder
+from mecold.errors import (
+    DataWarning,
+    EncoderError,
+    InvalidDataError,
+    MecoldError,
+    ModelFileError,
+    NotFittedError,
+    UnknownItemError,
+)
+from mecold.factors import FactorConfig, ItemFactors
+from mecold.head import HeadConfig
+from mecold.meta.config import MetaConfig, TrainConfig
+from mecold.meta.report import FitReport, Tracker
+from mecold.recommender import Explanation, Recommender
+from mecold.types import Interaction, ItemId, Recommendation, UserState
+
+__all__ = [
+    "Catalog",
+    "DataWarning",
+    "Encoder",
+    "EncoderError",
+    "Explanation",
+    "FactorConfig",
+    "FitReport",
+    "HeadConfig",
+    "Interaction",
+    "InvalidDataError",
+    "ItemFactors",
+    "ItemId",
+    "MecoldError",
+    "MetaConfig",
+    "ModelFileError",
+    "NotFittedError",
+    "PrecomputedEncoder",
+    "Recommendation",
+    "Recommender",
+    "TextEncoder",
+    "TextTemplate",
+    "Tracker",
+    "TrainConfig",
+    "UnknownItemError",
+    "UserState",
+    "__version__",
+]

@@ -1,0 +1,103 @@
+"""One fit, from histories and text vectors to a trained head and the item space it serves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mecold.catalog import Catalog
+from mecold.errors import InvalidDataError
+from mecold.factors import FactorPair, ItemFactors
+from mecold.head import PreferenceHead
+from mecold.interactions import Interactions
+from mecold.meta.calibrate import calibrate
+from mecold.meta.config import MetaConfig
+from mecold.meta.crossfit import cross_fit
+from mecold.meta.episodes import labels_of, opening
+from mecold.meta.report import FitReport, Tracker
+from mecold.meta.train import split_learners, train
+from mecold.tower import ItemSpace, ItemTower
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind."""
+
+    tower: ItemTower
+    head: PreferenceHead
+    space: ItemSpace
+    report: FitReport
+
+
+def fit(
+    log: Interactions,
+    catalog: Catalog,
+    vectors: Float[Tensor, "items text_dim"],
+    config: MetaConfig,
+    *,
+    factors: ItemFactors | None = None,
+    rng: np.random.Generator,
+    trackers: Sequence[Tracker] = (),
+    progress: bool = False,
+) -> Fitted:
+    """Cross-fit factors, meta-train tower and head, calibrate, and build the space of all users' factors.
+
+    Args:
+        log: histories.
+        catalog: the items; resolves the ids of `factors`.
+        vectors: text vectors, on the device where the work is to be done.
+        config: settings.
+        factors: a host's factors, in place of the symmetric channel.
+        rng: all randomness.
+        trackers: hear of every epoch.
+        progress: show progress bars.
+
+    Raises:
+        InvalidDataError: if no interaction is a liking, or no user has two items to learn from.
+    """
+    report = FitReport(notes=[*catalog.notes, *log.notes])
+    labels = labels_of(log, config.liked_from)
+    eligible = _eligible(log, labels, factors, report)
+    views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.pair(catalog))
+    device = vectors.device
+    tower = ItemTower(vectors.shape[1], config.text_rank)
+    tower.start_from(vectors.cpu(), views.whole.counts.cpu())
+    tower.to(device)
+    head = PreferenceHead(tower.layout(views.whole.pairs), config.head).to(device)
+    settings = config.training
+    users = opening(log, labels, settings.max_shots + settings.query)
+    learners = split_learners(views, eligible, settings, rng)
+    train(
+        tower, head, views, users, learners, settings, rng=rng, report=report, trackers=trackers, progress=progress
+    )  # fmt: skip
+    if settings.calibrate:
+        everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
+        gains = calibrate(tower, head, views, users, everyone, settings.query, rng=rng)
+        report.record(report.best_step, gains, trackers)
+    for module in (tower, head):
+        module.requires_grad_(requires_grad=False).eval()
+    return Fitted(tower, head, views.whole.space(tower), report)
+
+
+def _eligible(log: Interactions, labels: np.ndarray, factors: ItemFactors | None, report: FitReport) -> np.ndarray:
+    """Users to draw episodes from: two items at least, and unseen by a host's factors where it says who is."""
+    if not (labels > 0).any():
+        raise InvalidDataError("No interaction is rated at least MetaConfig.liked_from: there is nothing to learn.")
+    eligible = log.lengths >= 2
+    if factors is not None and len(factors.unseen_users):
+        unseen = set(factors.unseen_users)
+        eligible &= np.array([user in unseen for user in log.users.to_list()])
+    elif factors is not None:
+        report.notes.append(
+            "The factors came without unseen_users: episodes were drawn from users that they may have been fitted on, "
+            "which makes the factors look better in training than they are for new users."
+        )
+    if not eligible.any():
+        raise InvalidDataError(
+            f"None of the {len(log):,} users can serve as an example: it takes at least two distinct items"
+            + (", and a user among the factors' unseen_users." if factors is not None else ".")
+        )
+    return eligible

@@ -1,0 +1,483 @@
+"""The face: ids in, ids out. The only stateful object; it holds a trained model and one shelf of items at a time.
+
+A reader takes the shelf once per call; writers prepare a new one under a lock and swap it in. Users are not kept:
+`adapt_user` returns a `UserState` that belongs to the caller.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mecold import store
+from mecold.batch import histories_of, recommendations
+from mecold.catalog import Catalog, TextTemplate
+from mecold.encoder import Encoder, TextEncoder
+from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
+from mecold.factors import ItemFactors
+from mecold.frames import Columns, FrameLike
+from mecold.interactions import Interactions, OnUnknown
+from mecold.meta.config import MetaConfig
+from mecold.meta.fit import fit
+from mecold.meta.report import FitReport, Tracker
+from mecold.model import Model
+from mecold.shelf import Shelf, cold_rows, with_new_text
+from mecold.support import History, Support, history, pad
+from mecold.tower import ItemSpace
+from mecold.types import Interaction, ItemId, Recommendation, UserState
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its score for a user; `base` and the contributions add up to the score.
+
+    Args:
+        item: the explained item.
+        score: its score.
+        base: what it would score had the user no opinion on any support item.
+        contributions: what each support item adds, largest first.
+    """
+
+    item: ItemId
+    score: float
+    base: float
+    contributions: tuple[tuple[ItemId, float], ...]
+
+
+class Recommender:
+    """Few-shot recommendations for users and items that the model has never seen.
+
+    Args:
+        encoder: turns item texts into vectors; the default `TextEncoder` (all-MiniLM-L6-v2) where None.
+        config: settings of the meta-learning.
+        template: which item columns make the text.
+        index: `"auto"` (exact), `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
+        device: where training and scoring run: `"auto"`, `"cpu"`, `"cuda"`, ...
+        rng: seed or generator of everything random (SPEC 7).
+        progress: show progress bars.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | None = None,
+        *,
+        config: MetaConfig | None = None,
+        template: TextTemplate | None = None,
+        index: str = "auto",
+        device: str = "auto",
+        rng: int | np.random.Generator | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.config = config or MetaConfig()
+        self.template = template or TextTemplate()
+        self.progress = progress
+        self._encoder = encoder
+        self._kind = index
+        self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        self._rng = np.random.default_rng(rng)
+        self._model: Model | None = None
+        self._shelf: Shelf | None = None
+        self._lock = threading.Lock()
+
+    # ---- learning
+
+    def fit_meta(
+        self,
+        interactions: FrameLike,
+        items: FrameLike,
+        *,
+        factors: ItemFactors | None = None,
+        interaction_columns: Columns | None = None,
+        item_columns: Columns | None = None,
+        on_unknown: OnUnknown = "raise",
+        trackers: Sequence[Tracker] = (),
+    ) -> FitReport:
+        """Meta-learn from a log; replaces what was learned before only when it has succeeded.
+
+        Args:
+            interactions: frame or path: `user_id`, `item_id`, optional `timestamp` or `position`, `rating`, `weight`.
+            items: frame or path: `item_id` and text columns.
+            factors: item factors of a trained host model, used in place of the symmetric channel.
+            interaction_columns: canonical name -> the caller's name, for the log.
+            item_columns: canonical name -> the caller's name, for the items.
+            on_unknown: what to do with interactions of items that are not in `items`.
+            trackers: hear of every epoch (`mecold.tracking`).
+
+        Returns:
+            Curves and notes of the fit; also written next to the model by `save`, as JSON lines.
+
+        Raises:
+            InvalidDataError: on frames that cannot be used.
+            UnknownItemError: on unknown items under `on_unknown="raise"`.
+            EncoderError: if the encoder cannot be found or has no vector for a text.
+        """
+        catalog = Catalog.read(items, template=self.template, columns=item_columns)
+        log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
+        vectors = self._encode(catalog.texts)
+        fitted = fit(
+            log, catalog, vectors, self.config,
+            factors=factors, rng=self._rng, trackers=trackers, progress=self.progress,
+        )  # fmt: skip
+        model = Model(
+            fitted.tower, fitted.head, self._known_encoder().fingerprint, fitted.space.gram, fitted.report.to_jsonl()
+        )
+        shelf = Shelf.of(catalog, fitted.space, self._kind)
+        with self._lock:
+            self._model, self._shelf = model, shelf
+        return fitted.report
+
+    # ---- adapting
+
+    def adapt_user(
+        self, history: Iterable[ItemId | Interaction], *, on_unknown: OnUnknown = "raise"
+    ) -> UserState:
+        """Adapt to one user; pure, nothing is kept. An empty history gives the zero-shot user.
+
+        Args:
+            history: item ids or `Interaction`s, oldest first; with times on all of them, in any order. Of repeated
+                items the first counts.
+            on_unknown: `"drop"` leaves out items that are not in the catalogue; they still count as seen.
+
+        Raises:
+            UnknownItemError: naming the unknown items.
+            InvalidDataError: on labels or weights that are not finite numbers, or times on some rows only.
+        """
+        model, shelf = self._ready()
+        rows, seen = _read_history(history, shelf, on_unknown)
+        query = self._queries(model, shelf, pad([rows]))[0]
+        return UserState(query.cpu().numpy(), seen, len(rows.rows), model.fingerprint)
+
+    def adapt_users(
+        self, histories: FrameLike, *, columns: Columns | None = None, on_unknown: OnUnknown = "raise"
+    ) -> dict[ItemId, UserState]:
+        """Adapt to every user of a frame, in batches.
+
+        Args:
+            histories: frame or path as in `fit_meta`; ratings below `MetaConfig.liked_from` count as dislikes.
+            columns: canonical name -> the caller's name.
+            on_unknown: what to do with unknown items.
+
+        Returns:
+            State by user id, in order of first appearance by id.
+        """
+        model, shelf = self._ready()
+        states: dict[ItemId, UserState] = {}
+        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown)
+        for users, part in histories_of(log, self.config.liked_from):
+            queries = self._queries(model, shelf, pad(part)).cpu().numpy()
+            for user, one, query in zip(users, part, queries, strict=True):
+                seen = tuple(shelf.ids(one.rows))
+                states[user] = UserState(query, seen, len(one.rows), model.fingerprint)
+        return states
+
+    # ---- recommending
+
+    def recommend(
+        self,
+        user: UserState,
+        k: int = 10,
+        *,
+        exclude: Iterable[ItemId] = (),
+        among: Iterable[ItemId] | None = None,
+        include_seen: bool = False,
+    ) -> list[Recommendation]:
+        """The k best items for a user: exactly k while k are left, best first, ties in catalogue order.
+
+        Args:
+            user: from `adapt_user` or `adapt_users` of this model.
+            k: how many; at least 1.
+            exclude: items to leave out; unknown ones are no error, they are out already.
+            among: recommend only these.
+            include_seen: let items of the support come back.
+
+        Raises:
+            InvalidDataError: if k is no positive integer, or the state comes from another model.
+            UnknownItemError: if `among` names unknown items.
+        """
+        model, shelf = self._ready()
+        _check_k(k)
+        _check_state(user, model)
+        query = torch.from_numpy(user.query.copy()).to(self._device)[None]
+        hidden = shelf.hidden([*exclude, *(() if include_seen else user.seen)])
+        if among is None:
+            rows, scores = shelf.index.search(shelf.space.item, shelf.dead, query, k, [hidden])[0]
+        else:
+            allowed = np.unique(shelf.catalog.rows(among, "the items in `among`"))
+            rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), query, k)
+        return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
+
+    def recommend_batch(
+        self,
+        histories: FrameLike,
+        k: int = 10,
+        *,
+        users: Iterable[ItemId] = (),
+        columns: Columns | None = None,
+        on_unknown: OnUnknown = "raise",
+        include_seen: bool = False,
+    ) -> pl.DataFrame:
+        """Adapt to and recommend for every user of a frame, in bounded memory.
+
+        Args:
+            histories: frame or path as in `adapt_users`.
+            k: how many per user.
+            users: further users without any history, who get the zero-shot list.
+            columns: canonical name -> the caller's name.
+            on_unknown: what to do with unknown items.
+            include_seen: let items of the support come back.
+
+        Returns:
+            A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
+        """
+        model, shelf = self._ready()
+        _check_k(k)
+        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown)
+
+        def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
+            queries = self._queries(model, shelf, pad(part))
+            hidden = [one.rows[:0] if include_seen else one.rows for one in part]
+            return shelf.index.search(shelf.space.item, shelf.dead, queries, k, hidden)
+
+        return recommendations(log, list(users), self.config.liked_from, shelf.catalog, found_for)
+
+    def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
+        """Items wanted by who has this one: its support side against every item, popularity left out.
+
+        Raises:
+            UnknownItemError: if the item is not in the catalogue.
+        """
+        model, shelf = self._ready()
+        _check_k(k)
+        rows = shelf.catalog.rows([item], "the items")
+        with torch.inference_mode():
+            support = pad([history(rows)]).to(self._device)
+            query = model.head.stages(shelf.space, support, model.coefficients)[0]
+            query[:, -1] = 0.0
+        found, scores = shelf.index.search(shelf.space.item, shelf.dead, query, k, [rows])[0]
+        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found), scores, strict=True)]
+
+    def explain(
+        self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
+    ) -> Explanation:
+        """What each support item contributes to the score of an item; exact, since the query is affine in the labels.
+
+        A contribution is what the score would lose if the user had seen that support item without an opinion.
+
+        Args:
+            history: as for `adapt_user` (a state does not keep its support's labels).
+            item: the item to explain.
+            on_unknown: what to do with unknown items in the history.
+        """
+        model, shelf = self._ready()
+        rows, _ = _read_history(history, shelf, on_unknown)
+        row = int(shelf.catalog.rows([item], "the items")[0])
+        size = len(rows.rows)
+        masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
+        variants = [History(rows.rows, labels, rows.weights) for labels in masked]
+        scores = (self._queries(model, shelf, pad(variants)) @ shelf.space.item[row]).cpu().numpy()
+        parts = zip(shelf.ids(rows.rows), (scores[1:-1] - scores[0]).tolist(), strict=True)
+        ordered = sorted(parts, key=lambda part: -part[1])
+        return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
+
+    # ---- the catalogue
+
+    def add_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
+        """Add new items; they are cold and live on their text. Readers see all of them or none.
+
+        Raises:
+            InvalidDataError: on items that cannot be used, or that are there already (use `update_items`).
+        """
+        model, _ = self._ready()
+        new = Catalog.read(items, template=self.template, columns=columns)
+        fresh = self._cold(model, new)
+        with self._lock:
+            shelf = self._held()
+            there = [item for item in new.row_of if item in shelf.catalog.row_of]
+            if there:
+                raise InvalidDataError(
+                    f"{len(there):,} of {len(new):,} items are in the catalogue already: {few(there)}. "
+                    "Use update_items to change them."
+                )
+            shelf.catalog.check_kind(new.ids, "new items")
+            self._shelf = shelf.changed([], new, fresh)
+
+    def update_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
+        """Give items new texts; what their interactions say stays.
+
+        Raises:
+            UnknownItemError: naming items that are not there (use `add_items`).
+        """
+        model, _ = self._ready()
+        new = Catalog.read(items, template=self.template, columns=columns)
+        fresh = self._cold(model, new)
+        with self._lock:
+            shelf = self._held()
+            rows = shelf.catalog.rows(new.row_of, "the items to update")
+            updated = with_new_text(shelf.space, rows, fresh, model.head.layout)
+            self._shelf = shelf.changed(new.row_of, new, updated)
+
+    def remove_items(self, ids: Iterable[ItemId]) -> None:
+        """Take items out of the catalogue; users who have them keep their states.
+
+        Raises:
+            UnknownItemError: naming items that are not there; none is removed then.
+            InvalidDataError: if nothing would be left.
+        """
+        model, _ = self._ready()
+        leaving = list(dict.fromkeys(ids))
+        with self._lock:
+            shelf = self._held()
+            shelf.catalog.rows(leaving, "the items to remove")
+            if len(leaving) == len(shelf.catalog):
+                raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
+            nothing = Catalog.of(shelf.catalog.ids.clear(), [])
+            empty = shelf.space.item[:0]
+            rows = ItemSpace(empty, empty, shelf.space.popularity[:0], model.gram)
+            self._shelf = shelf.changed(leaving, nothing, rows)
+
+    # ---- keeping
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
+        model, shelf = self._ready()
+        settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
+        store.save(Path(folder), model, shelf.packed(), settings)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, encoder: Encoder | None = None, device: str = "auto", progress: bool = False
+    ) -> "Recommender":
+        """Read a model that `save` wrote.
+
+        Args:
+            folder: the model's folder.
+            encoder: needed only to add or update items; must be the one the model was fitted with.
+            device: where scoring runs.
+            progress: show progress bars.
+
+        Raises:
+            ModelFileError: if the folder is missing, damaged, changed or of a newer format.
+            EncoderError: if `encoder` is not the one the model was fitted with.
+        """
+        content = store.load(Path(folder))
+        made = cls(
+            encoder, config=content.config, template=content.template, index=content.kind, device=device,
+            progress=progress,
+        )  # fmt: skip
+        made._model, made._shelf = content.place(made._device)
+        if encoder is not None:
+            made._check_encoder(made._model)
+        return made
+
+    def info(self) -> dict[str, Any]:
+        """What this recommender is: sizes, channels, encoder, index, fingerprint."""
+        model, shelf = self._ready()
+        layout = model.head.layout
+        cold = ~(shelf.space.item[~shelf.dead][:, : layout.slices[-2].start] != 0).any(1)
+        return {
+            "items": len(shelf.catalog),
+            "cold_items": int(cold.sum()),
+            "item_ids": shelf.catalog.kind,
+            "dim": layout.dim,
+            "channels": dict(zip(layout.names, layout.widths, strict=True)),
+            "inner": model.head.config.inner,
+            "index": self._kind,
+            "encoder": model.encoder,
+            "model": model.fingerprint,
+            "device": str(self._device),
+        }
+
+    # ---- inside
+
+    def _ready(self) -> tuple[Model, Shelf]:
+        if self._model is None or self._shelf is None:
+            raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
+        return self._model, self._shelf
+
+    def _held(self) -> Shelf:
+        return self._ready()[1]
+
+    def _queries(self, model: Model, shelf: Shelf, support: Support) -> Tensor:
+        with torch.inference_mode():
+            query: Tensor = model.head(shelf.space, support.to(self._device), model.coefficients)
+        return query
+
+    def _known_encoder(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = TextEncoder(device=str(self._device))
+        return self._encoder
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        vectors = torch.from_numpy(np.array(self._known_encoder().encode(texts, progress=self.progress)))
+        empty = [row for row, text in enumerate(texts) if not text]
+        vectors[empty] = 0.0  # an item without text says nothing; "" has an embedding all the same
+        return vectors.to(self._device)
+
+    def _check_encoder(self, model: Model) -> None:
+        mine = self._known_encoder().fingerprint
+        if mine != model.encoder:
+            raise EncoderError(
+                f"The model was fitted with the encoder {model.encoder!r}, this one is {mine!r}: their vectors do not "
+                "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
+            )
+
+    def _cold(self, model: Model, new: Catalog) -> ItemSpace:
+        self._check_encoder(model)
+        with torch.inference_mode():
+            return cold_rows(model.tower, model.head.layout, self._encode(new.texts), model.gram)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InvalidDataError(f"k={k!r} must be a positive integer.")
+
+
+def _check_state(user: UserState, model: Model) -> None:
+    if user.model != model.fingerprint:
+        raise InvalidDataError(
+            f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
+            "Call adapt_user again."
+        )
+    if user.query.shape != (model.head.layout.dim,) or not np.isfinite(user.query).all():
+        raise InvalidDataError(
+            f"The state's query has shape {user.query.shape} or is not finite; this model needs {model.head.layout.dim} "
+            "finite numbers. Call adapt_user again."
+        )
+
+
+def _read_history(
+    source: Iterable[ItemId | Interaction], shelf: Shelf, on_unknown: OnUnknown
+) -> tuple[History, tuple[ItemId, ...]]:
+    """The support of one user, and everything the user has seen, unknown items included."""
+    if isinstance(source, str | bytes):
+        raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
+    first: dict[ItemId, Interaction] = {}
+    for one in source:
+        row = one if isinstance(one, Interaction) else Interaction(one)
+        first.setdefault(row.item, row)
+    for row in first.values():
+        if not (math.isfinite(row.label) and math.isfinite(row.weight) and row.weight > 0):
+            raise InvalidDataError(
+                f"{row} must have a finite label and a positive, finite weight. A dislike is label=-1.0."
+            )
+    seen = tuple(first)
+    if on_unknown == "drop":
+        known = [row for row in first.values() if row.item in shelf.catalog.row_of]
+    else:
+        known = list(first.values())
+    rows = shelf.catalog.rows([row.item for row in known], f"the user's {len(seen):,} items")
+    times = [row.time for row in known if row.time is not None]
+    if len(times) not in (0, len(known)) or not all(map(math.isfinite, times)):
+        raise InvalidDataError(
+            f"{len(times):,} of {len(known):,} interactions have a time: give a finite one to all, or to none (the order "
+            "of the list counts then)."
+        )
+    labels, weights = [row.label for row in known], [row.weight for row in known]
+    return history(rows, labels, weights, times or None), seen

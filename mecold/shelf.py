@@ -1,0 +1,120 @@
+"""A catalogue with its vectors and its index, as one value that is never changed: readers hold the old or the new.
+
+Rows are only ever appended. A removed item's row stays until enough have gathered, and the shelf is packed; an index
+that must be built is rebuilt when the rows that it does not cover have become many.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mecold.catalog import Catalog
+from mecold.index import ExactIndex, FaissIndex, make_index, top_rows
+from mecold.tower import ItemSpace, ItemTower, Layout
+from mecold.types import ItemId
+
+_SLACK = 0.2  # share of dead rows, or of rows outside a built index, at which the shelf is packed
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One state of the catalogue.
+
+    Args:
+        catalog: ids and texts by row.
+        space: support and item vectors by row.
+        dead: True for rows of removed items.
+        index: searches the item vectors.
+        kind: the setting the index was made from.
+    """
+
+    catalog: Catalog
+    space: ItemSpace
+    dead: Bool[Tensor, " items"]
+    index: ExactIndex | FaissIndex
+    kind: str
+
+    @classmethod
+    def of(cls, catalog: Catalog, space: ItemSpace, kind: str, index: ExactIndex | FaissIndex | None = None) -> "Shelf":
+        """A shelf of live rows only."""
+        dead = torch.zeros(len(space.item), dtype=torch.bool, device=space.item.device)
+        return cls(catalog, space, dead, index or make_index(kind, space.item), kind)
+
+    def changed(self, gone: Iterable[ItemId], new: Catalog, rows: ItemSpace) -> "Shelf":
+        """This shelf without the items in `gone`, and with the items of `new` behind."""
+        leaving = [self.catalog.row_of[item] for item in gone]
+        catalog = self.catalog.extended(gone, new.ids, new.texts)
+        dead = torch.cat([self.dead, self.dead.new_zeros(len(rows.item))])
+        dead[leaving] = True
+        space = _joined(self.space, rows)
+        uncovered = len(dead) - self.index.covers if isinstance(self.index, FaissIndex) else 0
+        if max(int(dead.sum()), uncovered) > _SLACK * len(dead):
+            return _packed(catalog, space, dead, self.kind)
+        return replace(self, catalog=catalog, space=space, dead=dead)
+
+    def packed(self) -> "Shelf":
+        """The same items without dead rows; itself where there are none."""
+        return _packed(self.catalog, self.space, self.dead, self.kind) if bool(self.dead.any()) else self
+
+    def hidden(self, items: Iterable[ItemId]) -> np.ndarray:
+        """Rows of those items that are on the shelf."""
+        rows = {row for item in items if (row := self.catalog.row_of.get(item)) is not None}
+        return np.fromiter(rows, np.int64, len(rows))
+
+    def search_among(self, rows: np.ndarray, query: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of these rows (ascending) for one query, exactly: rows and scores, ties by row."""
+        if not len(rows):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        scores, places = top_rows(query @ self.space.item[torch.from_numpy(rows).to(query.device)].T, k)
+        return rows[places[0].cpu().numpy()], scores[0].cpu().numpy()
+
+    def ids(self, rows: Sequence[int] | np.ndarray) -> list[ItemId]:
+        """Ids of rows."""
+        found: list[ItemId] = self.catalog.ids.gather(rows).to_list() if len(rows) else []
+        return found
+
+
+def _joined(space: ItemSpace, rows: ItemSpace) -> ItemSpace:
+    """Rows appended; the Gramian stays that of the fit, so that a new item does not change anybody's query."""
+    return ItemSpace(
+        torch.cat([space.support, rows.support]),
+        torch.cat([space.item, rows.item]),
+        torch.cat([space.popularity, rows.popularity]),
+        space.gram,
+    )
+
+
+def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shelf:
+    alive = (~dead).nonzero()[:, 0]
+    rows = alive.cpu().numpy()
+    kept = Catalog.of(catalog.ids.gather(rows), [catalog.texts[row] for row in rows.tolist()])
+    thin = ItemSpace(space.support[alive], space.item[alive], space.popularity[alive], space.gram)
+    return Shelf.of(kept, thin, kind)
+
+
+def cold_rows(tower: ItemTower, layout: Layout, vectors: Float[Tensor, "items text_dim"], gram: Tensor) -> ItemSpace:
+    """Vectors of items that nobody has touched: text and the popularity it suggests, no factors."""
+    item = vectors.new_zeros(len(vectors), layout.dim)
+    popularity = tower.expected_popularity(vectors)
+    text, popular = layout.slices[-2:]
+    item[:, text], item[:, popular] = tower.text(vectors), popularity[:, None]
+    support = item.clone()
+    support[:, popular] = 0.0
+    return ItemSpace(support, item, popularity, gram)
+
+
+def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
+    """Rows of a space whose texts changed: factors stay; popularity too, unless it was guessed from the text."""
+    at = torch.as_tensor(np.asarray(rows), device=old.item.device)
+    text, popular = layout.slices[-2:]
+    support, item, popularity = old.support[at].clone(), old.item[at].clone(), old.popularity[at].clone()
+    support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
+    was_cold = ~(item[:, : text.start] != 0).any(1)
+    popularity = torch.where(was_cold, fresh.popularity, popularity)
+    item[:, popular] = popularity[:, None]
+    return ItemSpace(support, item, popularity, old.gram)
+
