@@ -75,7 +75,7 @@ def top_rows(
         values[user] = scores[user, places[user]]
     order = places.argsort(1)
     values, places = values.gather(1, order), places.gather(1, order)
-    order = values.argsort(1, descending=True, stable=True)
+    order = values.argsort(dim=1, descending=True, stable=True)
     return values.gather(1, order), places.gather(1, order)
 
 

@@ -461,6 +461,8 @@ def _read_history(
     first: dict[ItemId, Interaction] = {}
     for one in source:
         row = one if isinstance(one, Interaction) else Interaction(one)
+        if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
+            row = row._replace(item=row.item.item())
         first.setdefault(row.item, row)
     for row in first.values():
         if not (math.isfinite(row.label) and math.isfinite(row.weight) and row.weight > 0):
