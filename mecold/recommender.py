@@ -376,6 +376,11 @@ class Recommender:
             made._check_encoder(made._model)
         return made
 
+    def text_of(self, item: ItemId) -> str:
+        """The text that an item was encoded from."""
+        shelf = self._held()
+        return shelf.catalog.texts[int(shelf.catalog.rows([item], "the items")[0])]
+
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint."""
         model, shelf = self._ready()

@@ -40,12 +40,12 @@ class TrainConfig:
     patience: int = 4
     batch_users: int = 256
     epoch_users: int = 10_000
-    lr: float = 0.01
+    lr: float = 0.03
     weight_decay: float = 1e-3
     item_dropout: float = 0.1
     text_dropout: float = 0.1
     noise: float = 0.0
-    focus: float = 0.3
+    focus: float = 0.6
     label_smoothing: float = 0.0
     full_softmax_items: int = 50_000
     negatives: int = 8192

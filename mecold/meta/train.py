@@ -83,7 +83,7 @@ def train(
     noise = torch.Generator(device=device).manual_seed(int(rng.integers(2**62)))
     optimiser = torch.optim.Adam(
         [
-            {"params": tower.parameters(), "weight_decay": config.weight_decay, "lr": config.lr / 10},
+            {"params": tower.parameters(), "weight_decay": config.weight_decay, "lr": config.lr / 30},
             {"params": head.parameters(), "lr": config.lr},
         ]
     )

@@ -1,0 +1,208 @@
+"""The command line: parses arguments, calls the face, prints. `--json` prints one JSON value for machines.
+
+Exit codes: 0 done, 1 mecold refused the input (the reason is on stderr), 2 the command line itself is wrong.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mecold import __version__
+from mecold.catalog import TextTemplate
+from mecold.encoder import DEFAULT_MODEL, TextEncoder
+from mecold.errors import InvalidDataError, MecoldError
+from mecold.frames import read_frame
+from mecold.meta.config import MetaConfig
+from mecold.recommender import Recommender
+from mecold.types import Interaction, ItemId, Recommendation
+
+app = typer.Typer(
+    help="Few-shot recommendations for cold users and cold items.",
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+)  # fmt: skip
+_out, _err = Console(), Console(stderr=True)
+
+ModelFolder = Annotated[Path, typer.Argument(help="Folder that `mecold fit --out` wrote.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+HowMany = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
+Renames = Annotated[list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn mecold's errors into one line on stderr and exit code 1, and its warnings into notes on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except (MecoldError, ImportError) as error:
+            _err.print(f"[red]error:[/red] {_escaped(str(error))}")
+            raise typer.Exit(1) from error
+        finally:
+            for text in dict.fromkeys(str(one.message) for one in caught if "mecold" in one.category.__module__):
+                _err.print(f"[yellow]note:[/yellow] {_escaped(text)}")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _mapping(renames: list[str]) -> dict[str, str]:
+    pairs = [rename.partition("=") for rename in renames]
+    wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
+    if wrong:
+        raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+@app.command()
+def fit(
+    interactions: Annotated[Path, typer.Option(help="Parquet or csv: user_id, item_id, optional timestamp, rating, ...")],
+    items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
+    text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
+    column: Renames = [],  # noqa: B006
+    liked_from: Annotated[float | None, typer.Option(help="Ratings below this are dislikes.")] = None,
+    index: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
+    on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Meta-learn from a log and write the model to a folder.
+
+    Example: mecold fit --interactions log.parquet --items items.parquet --out model/
+    """
+    with _explained():
+        template = TextTemplate(fields=tuple(text) or None)
+        mapping = _mapping(column)
+        recommender = Recommender(
+            TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
+            index=index, device=device, rng=seed, progress=not json_,
+        )  # fmt: skip
+        log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
+        report = recommender.fit_meta(
+            log, shop, on_unknown=on_unknown,
+            interaction_columns={ours: theirs for ours, theirs in mapping.items() if theirs in log.columns},
+            item_columns={ours: theirs for ours, theirs in mapping.items() if theirs in shop.columns},
+        )  # fmt: skip
+        recommender.save(out)
+        held_out = {int(k): v[-1][1] for k in (0, 1, 3, 5, 10) if (v := report.curve(f"held_out/ndcg@10/{k}"))}
+        answer = {"model": str(out), "seconds": round(report.seconds, 1), "held_out_ndcg@10": held_out, **recommender.info()}
+        _show(answer, json_, f"Model written to {out}")
+
+
+@app.command()
+def recommend(
+    model: ModelFolder,
+    items: Annotated[list[str], typer.Option("--items", help="Ids of the user's items, oldest first; repeatable.")] = [],  # noqa: B006
+    more: Annotated[list[str] | None, typer.Argument(help="Further ids, so that `--items ID ID ...` works.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Parquet or csv of histories: a batch of users.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --history: write the lists to this parquet or csv file.")] = None,
+    k: HowMany = 10,
+    column: Renames = [],  # noqa: B006
+    on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="What to do with unknown items.")] = "raise",
+    json_: AsJson = False,
+) -> None:
+    """Recommend for one user (by items) or for a file of users (by history).
+
+    Examples: mecold recommend model/ --items A1 B7 -k 5      mecold recommend model/ --history log.parquet --out lists.parquet
+    """
+    with _explained():
+        recommender = Recommender.load(model)
+        if history is None:
+            user = recommender.adapt_user(_ids([*items, *(more or [])], recommender), on_unknown=on_unknown)
+            _show_list(recommender, recommender.recommend(user, k), json_)
+            return
+        if items or more:
+            raise InvalidDataError("Pass --items for one user or --history for many, not both.")
+        lists = recommender.recommend_batch(history, k, columns=_mapping(column), on_unknown=on_unknown)
+        _write_or_print(lists, out, json_)
+
+
+@app.command()
+def similar(model: ModelFolder, item: Annotated[str, typer.Argument(help="Item id.")], k: HowMany = 10, json_: AsJson = False) -> None:
+    """Items that go with an item."""
+    with _explained():
+        recommender = Recommender.load(model)
+        _show_list(recommender, recommender.similar_items(_ids([item], recommender)[0], k), json_)
+
+
+@app.command()
+def info(model: ModelFolder, json_: AsJson = False) -> None:
+    """What a model is: sizes, channels, encoder, index."""
+    with _explained():
+        _show(Recommender.load(model).info(), json_, str(model))
+
+
+@app.command()
+def demo(
+    items: Annotated[int, typer.Option(min=200, help="Items of the generated shop.")] = 2000,
+    users: Annotated[int, typer.Option(min=200, help="Users of the generated shop.")] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Fit and try mecold on a generated shop, with real BERT embeddings."""
+    from mecold.demo import run_demo
+
+    with _explained():
+        run_demo(_out, n_items=items, n_users=users, seed=seed)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _out.print(__version__, highlight=False)
+
+
+def _ids(texts: list[str], recommender: Recommender) -> list[ItemId | Interaction]:
+    """Ids as the catalogue has them: a command line has strings only."""
+    if recommender.info()["item_ids"] == "strings":
+        return list(texts)
+    wrong = [text for text in texts if not text.lstrip("-").isdecimal()]
+    if wrong:
+        raise InvalidDataError(f"The catalogue's ids are integers; these are not: {wrong}.")
+    return [int(text) for text in texts]
+
+
+def _show(values: dict[str, Any], as_json: bool, title: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in values.items():
+        text = ", ".join(f"{k}: {round(v, 4)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name, _escaped(text))
+    _out.print(table)
+
+
+def _show_list(recommender: Recommender, found: list[Recommendation], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([one._asdict() for one in found]))
+        return
+    table = Table("rank", "item", "score", "text")
+    for rank, one in enumerate(found, start=1):
+        table.add_row(str(rank), _escaped(str(one.item)), f"{one.score:.3f}", _escaped(recommender.text_of(one.item)[:70]))
+    _out.print(table)
+
+
+def _write_or_print(lists: pl.DataFrame, out: Path | None, as_json: bool) -> None:
+    if out is not None:
+        if out.suffix not in (".parquet", ".csv"):
+            raise InvalidDataError(f"--out must end in .parquet or .csv, not '{out.name}'.")
+        part = out.with_name(f".{out.name}.part")  # a killed job leaves no half-written file behind
+        (lists.write_csv if out.suffix == ".csv" else lists.write_parquet)(part)
+        part.rename(out)
+        _err.print(f"{lists['user_id'].n_unique():,} users, {lists.height:,} rows written to {out}")
+    elif as_json:
+        typer.echo(lists.write_json())
+    else:
+        typer.echo(lists.write_csv(), nl=False)
