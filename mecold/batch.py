@@ -49,7 +49,7 @@ def recommendations(
     """
     frames = []
     for users, part in histories_of(log, liked_from):
-        frames.append(_frame(log.users.dtype, users, found_for(part), catalog))
+        frames.append(_frame(log.users, users, found_for(part), catalog))
     if more:
         extra = id_column(pl.Series(list(more)), "`users`")
         both = [user for user in more if user in set(log.users.to_list())]
@@ -59,16 +59,16 @@ def recommendations(
                 f"these have ids of type {extra.dtype}, and {len(both):,} have a history: {few(both)}."
             )
         zero_shot = found_for([history([])])[0]
-        frames.append(_frame(log.users.dtype, list(more), [zero_shot] * len(more), catalog))
+        frames.append(_frame(log.users, list(more), [zero_shot] * len(more), catalog))
     return pl.concat(frames)
 
 
-def _frame(kind: pl.DataType, users: Sequence[ItemId], found: Found, catalog: Catalog) -> pl.DataFrame:
+def _frame(like: pl.Series, users: Sequence[ItemId], found: Found, catalog: Catalog) -> pl.DataFrame:
     sizes = [len(rows) for rows, _ in found]
     ranks = [np.arange(1, size + 1) for size in sizes]
     return pl.DataFrame(
         {
-            "user_id": pl.Series(users, dtype=kind).gather(np.repeat(np.arange(len(users)), sizes)),
+            "user_id": pl.Series(users, dtype=like.dtype).gather(np.repeat(np.arange(len(users)), sizes)),
             "rank": pl.Series(np.concatenate(ranks), dtype=pl.Int32),
             "item_id": catalog.ids.gather(np.concatenate([rows for rows, _ in found])),
             "score": pl.Series(np.concatenate([scores for _, scores in found]), dtype=pl.Float32),

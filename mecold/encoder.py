@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,7 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What mecold needs of an encoder. `fingerprint` changes whenever the vectors would."""
 

@@ -85,7 +85,7 @@ class ItemFactors:
             UnknownItemError: if an id is not in the catalogue.
         """
         item = np.asarray(self.item, dtype=np.float32)
-        support = _fold_in(item) if self.support is None else np.asarray(self.support, dtype=np.float32)
+        support = item if self.support is None else np.asarray(self.support, dtype=np.float32)
         if item.ndim != 2 or support.shape != item.shape or len(item) != len(self.ids):
             raise InvalidDataError(
                 f"{len(self.ids):,} ids need factors of as many rows: item is {item.shape}, support {support.shape}."
@@ -93,6 +93,8 @@ class ItemFactors:
         bad = [id_ for id_, ok in zip(self.ids, np.isfinite(item + support).all(1), strict=True) if not ok]
         if bad:
             raise InvalidDataError(f"{len(bad):,} factor rows are not finite: {few(bad)}.")
+        if self.support is None:
+            support = _fold_in(item)
         rows = catalog.rows(self.ids, f"the {len(self.ids):,} items with factors")
         if len(np.unique(rows)) < len(rows):
             raise InvalidDataError(f"{len(rows) - len(np.unique(rows)):,} item ids stand twice in the factors.")
@@ -178,7 +180,7 @@ def moments(
     return Moments(counts, _dense(X.T @ X), past, ahead)
 
 
-def _dense(matrix: sp.csr_matrix) -> Tensor:
+def _dense(matrix: sp.csr_matrix | sp.csc_matrix) -> Tensor:
     return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
 
 

@@ -62,13 +62,15 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
     if isinstance(source, pl.DataFrame):
         return source
     try:
-        return nw.from_native(source, eager_only=True).to_polars()
+        known = nw.from_native(source, eager_only=True)
     except TypeError as error:
         raise InvalidDataError(
             f"The {what} are a {type(source).__name__}; pass a polars, pandas or arrow table, or a path to a "
             ".parquet or .csv file."
         ) from error
-    except Exception as error:  # pyarrow raises its own kinds here, e.g. for a column of mixed Python objects
+    try:
+        return known.to_polars()
+    except Exception as error:  # whatever kind the library behind raises, e.g. on a column of mixed Python objects
         raise InvalidDataError(
             f"The {what} cannot be converted: {error}. A column that mixes types (strings and integers, say) must be "
             "made one type first."

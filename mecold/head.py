@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
 from mecold.adapt import descend, solve
 from mecold.support import Support
@@ -127,13 +128,13 @@ class PreferenceHead(nn.Module):
         c = coefficients or self.coefficients()
         shots = support.shots.clamp(max=KNOTS[-1])
         prior, moved = self.stages(space, support, c)
-        return c.gain[shots] * torch.lerp(prior, moved, c.share[shots])
+        return embedding(shots, c.gain) * torch.lerp(prior, moved, embedding(shots, c.share))
 
     def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> tuple[Tensor, Tensor]:
         """The head before and after the inner loop, without gains; both `(users, dim)`."""
         shots = support.shots.clamp(max=KNOTS[-1])
         evidence = torch.where(support.mask, support.labels * support.weights, 0.0)
-        prior = self.read(space, support, evidence, c.prior[shots], c)
+        prior = self.read(space, support, evidence, embedding(shots, c.prior), c)
         if self.config.inner == "none":
             return prior, prior
         # without a support there is nothing to descend: the implicit negatives alone would bury what is popular
@@ -143,8 +144,8 @@ class PreferenceHead(nn.Module):
         self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
     ) -> Float[Tensor, "users dim"]:
         """The prior: per channel a faded sum of the support sides, plus a liking for popular items."""
-        rows = space.support[support.rows]
-        popularity = space.popularity[support.rows][..., None]
+        rows = embedding(support.rows, space.support)
+        popularity = embedding(support.rows, space.popularity[:, None])
         trust = evidence[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
         parts = [
             torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
@@ -155,7 +156,7 @@ class PreferenceHead(nn.Module):
     def _adapt(
         self, prior: Tensor, space: ItemSpace, support: Support, shots: Tensor, c: Coefficients
     ) -> Float[Tensor, "users dim"]:
-        rows = space.item[support.rows]
+        rows = embedding(support.rows, space.item)
         labels = support.labels * c.target
         if self.config.inner == "closed_form":
             return solve(
@@ -164,11 +165,11 @@ class PreferenceHead(nn.Module):
             )  # fmt: skip
         return descend(
             prior, rows, labels, support.mask,
-            lr=c.lr[shots], steps=self.config.steps, l2=c.l2, weights=support.weights,
+            lr=embedding(shots, c.lr), steps=self.config.steps, l2=c.l2, weights=support.weights,
             gram=space.gram, gram_weight=c.gram_weight, first_order=self.config.first_order,
         )  # fmt: skip
 
 
 def _by_age(table: Float[Tensor, "ages channels"], ages: Int[Tensor, "users shots"]) -> Tensor:
     """Table rows at each age; constant beyond the last."""
-    return table[ages.clamp(max=len(table) - 1)]
+    return embedding(ages.clamp(max=len(table) - 1), table)

@@ -9,7 +9,7 @@ out each user's own items (bench/search.py measures both; bench/RESULTS.md has t
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ Found = list[tuple[np.ndarray, np.ndarray]]
 """Per query: rows (int64) and scores (float32), best first, ties by row."""
 
 
+@runtime_checkable
 class ItemIndex(Protocol):
     """Finds the best rows of a matrix of item vectors."""
 
@@ -185,7 +186,7 @@ class FaissIndex:
         return found
 
 
-def make_index(kind: str, vectors: Tensor) -> ExactIndex | FaissIndex:
+def make_index(kind: str, vectors: Tensor) -> ItemIndex:
     """The index for a setting: `"auto"` and `"exact"` need no building, everything else goes to FAISS."""
     return ExactIndex() if kind in ("auto", "exact") else FaissIndex.build(kind, vectors)
 

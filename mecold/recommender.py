@@ -480,7 +480,7 @@ def _read_history(
     else:
         known = list(first.values())
     rows = shelf.catalog.rows([row.item for row in known], f"the user's {len(seen):,} items")
-    times = [row.time for row in known if row.time is not None]
+    times = [float(row.time) for row in known if row.time is not None]
     if len(times) not in (0, len(known)) or not all(map(math.isfinite, times)):
         raise InvalidDataError(
             f"{len(times):,} of {len(known):,} interactions have a time: give a finite one to all, or to none (the order "

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mecold.catalog import Catalog
-from mecold.index import ExactIndex, FaissIndex, make_index, top_rows
+from mecold.index import FaissIndex, ItemIndex, make_index, top_rows
 from mecold.tower import ItemSpace, ItemTower, Layout
 from mecold.types import ItemId
 
@@ -35,11 +35,11 @@ class Shelf:
     catalog: Catalog
     space: ItemSpace
     dead: Bool[Tensor, " items"]
-    index: ExactIndex | FaissIndex
+    index: ItemIndex
     kind: str
 
     @classmethod
-    def of(cls, catalog: Catalog, space: ItemSpace, kind: str, index: ExactIndex | FaissIndex | None = None) -> "Shelf":
+    def of(cls, catalog: Catalog, space: ItemSpace, kind: str, index: ItemIndex | None = None) -> "Shelf":
         """A shelf of live rows only."""
         dead = torch.zeros(len(space.item), dtype=torch.bool, device=space.item.device)
         return cls(catalog, space, dead, index or make_index(kind, space.item), kind)

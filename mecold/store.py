@@ -25,7 +25,7 @@ from mecold.catalog import Catalog, TextTemplate
 from mecold.errors import ModelFileError, few
 from mecold.factors import FactorConfig
 from mecold.head import HeadConfig, PreferenceHead
-from mecold.index import ExactIndex, FaissIndex
+from mecold.index import ExactIndex, FaissIndex, ItemIndex
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
 from mecold.shelf import Shelf
@@ -41,7 +41,7 @@ class Content:
     model: Model
     catalog: Catalog
     space: ItemSpace
-    index: ExactIndex | FaissIndex
+    index: ItemIndex
     config: MetaConfig
     template: TextTemplate
     kind: str

@@ -15,6 +15,11 @@ from mecold.factors import FactorConfig
 from mecold.shop import Shop, make_shop
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning about data that no test expects is a failure (set here: the ini file would import mecold too early)."""
+    config.addinivalue_line("filterwarnings", "error::mecold.errors.DataWarning")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's vector cache."""

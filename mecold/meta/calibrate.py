@@ -1,7 +1,7 @@
 """Calibration: the likelihood is not nDCG, so a few gains are fitted on the ranking itself, on cross-fitted users.
 
 For each knot of the number of shots: one gain per channel of the query, and one share for the inner loop. A change is
-kept only if it beats the present gains by more than its own standard error, so that noise is not chased.
+kept only if it beats the present gains by two of its own standard errors, so that noise is not chased.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mecold.head import KNOTS, Coefficients, PreferenceHead
 from mecold.meta.crossfit import Views
-from mecold.meta.episodes import Episodes, Opening, cut
+from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
 from mecold.metrics import discounted_gain
 from mecold.tower import ItemSpace, ItemTower
 
-FACTORS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.2, 1.5, 2.0, 3.0)
-"""What a gain is multiplied with when it is tried."""
+VALUES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
+"""What a gain may become; 1 is what training left."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Candidates:
         relevant: True for items that followed.
         valid: False for padding.
         ideal: best possible discounted gain.
+        chance: tiny random numbers that settle ties, so that neither breaking nor making them looks good.
     """
 
     prior: Float[Tensor, "users candidates channels"]
@@ -40,12 +41,12 @@ class Candidates:
     relevant: Bool[Tensor, "users candidates"]
     valid: Bool[Tensor, "users candidates"]
     ideal: Float[Tensor, " users"]
+    chance: Float[Tensor, "users candidates"]
 
     def ndcg(self, gain: Float[Tensor, " channels"], share: float | Tensor) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
         scores = self.prior @ gain + share * (self.moved @ gain)
-        scores = scores - 1e-6 * self.relevant  # ties go against us: gains of zero must not look good
-        scores = scores.masked_fill(~self.valid, -torch.inf)
+        scores = (scores + self.chance).masked_fill(~self.valid, -torch.inf)
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal
 
@@ -80,41 +81,53 @@ def calibrate(
     spaces = [view.space(tower) for view in views.folds]
     values = {}
     for knot, shots in enumerate(KNOTS):
-        found = _collect(head, spaces, users, chosen, shots, query, rng, limit)
+        # without a support only popularity has a say, and no gain changes its order
+        found = _collect(head, spaces, users, chosen, shots, query, rng, limit) if shots else None
         if found is None:
             continue
         gain, share = head.gain[knot].clone(), head.share[knot, 0].clone()
         values[f"calibration/before/{shots}"] = float(found.ndcg(gain, share).mean())
-        gain, share = _ascend(found, gain, share)
+        gain, share = _fitted(found, gain, share)
         head.gain[knot], head.share[knot, 0] = gain, share
         values[f"calibration/after/{shots}"] = float(found.ndcg(gain, share).mean())
     return values
 
 
+def _fitted(found: Candidates, gain: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The best gains, from where they are or from popularity alone without inner steps; the plain one has it where the two are level."""
+    alone = torch.zeros_like(gain)
+    alone[-1] = 1.0
+    rich, plain = _ascend(found, gain, share), _ascend(found, alone, torch.zeros_like(share))
+    return rich if _better(found.ndcg(*rich), found.ndcg(*plain)) else plain
+
+
+def _better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
+    """True if the mean over users rose by more than so many of its standard errors."""
+    difference = then - now
+    return bool(difference.mean() > errors * difference.std() / len(difference) ** 0.5)
+
+
 def _ascend(found: Candidates, gain: Tensor, share: Tensor, sweeps: int = 3) -> tuple[Tensor, Tensor]:
-    """Coordinate ascent over the gains and the share of the inner loop."""
-
-    def scaled(place: int, factor: float) -> tuple[Tensor, Tensor]:
-        if place == len(gain):
-            return gain, share * factor
-        tried = gain.clone()
-        tried[place] *= factor
-        return tried, share
-
-    now = found.ndcg(gain, share)
+    """Coordinate ascent over the gains and the share of the inner loop, each in turn set to the best of `VALUES`."""
+    point = torch.cat([gain, share[None]])
+    now = found.ndcg(point[:-1], point[-1])
     for _ in range(sweeps):
-        changed = False
-        for place in range(len(gain) + 1):
-            options = [(found.ndcg(*scaled(place, f)), f) for f in FACTORS]
-            then, factor = max(options, key=lambda option: float(option[0].mean()))
-            difference = then - now
-            error = difference.std() / max(1, len(difference)) ** 0.5
-            if difference.mean() > error:
-                gain, share = scaled(place, factor)
-                now, changed = then, True
-        if not changed:
+        before = point
+        for place in range(len(point)):
+            best = now
+            for value in VALUES:
+                tried = point.clone()
+                tried[place] = value
+                if not tried[:-1].any():
+                    continue  # all level: a random order of so few candidates would look good
+                then = found.ndcg(tried[:-1], tried[-1])
+                if then.mean() > best.mean() and _better(then, now, errors=2.0):
+                    best, chosen = then, tried
+            if best is not now:
+                point, now = chosen, best
+        if torch.equal(before, point):
             break
-    return gain, share
+    return point[:-1], point[-1]
 
 
 def _collect(
@@ -127,9 +140,8 @@ def _collect(
     rng: np.random.Generator,
     limit: int,
 ) -> Candidates | None:
-    """Candidates of the users that are long enough for this many shots; None where there are too few to tell."""
-    lengths = users.lengths.numpy()
-    pools = [pool[lengths[pool] > shots] for pool in chosen]
+    """Candidates of the users that tell most about this many shots; None where there are too few to tell."""
+    pools = [pool[telling(users, pool, shots, query)] for pool in chosen]
     if sum(map(len, pools)) < 30:
         return None
     share = min(1.0, limit / sum(map(len, pools)))
@@ -165,7 +177,8 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     keep = count > 0
     prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
     flags = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
-    return Candidates(prior_scores, moved_scores, *flags, ideal[keep])
+    chance = 1e-5 * torch.rand(prior_scores.shape[:2], generator=torch.Generator().manual_seed(0))
+    return Candidates(prior_scores, moved_scores, *flags, ideal[keep], chance.to(ideal.device))
 
 
 def _joined(parts: Sequence[Candidates]) -> Candidates:
@@ -179,4 +192,4 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
         pad = torch.nn.functional.pad
         return torch.cat([pad(t, (0, 0) * (t.dim() - 2) + (0, width - t.shape[1])) for t in tensors])
 
-    return Candidates(*map(together, ("prior", "moved", "relevant", "valid", "ideal")))
+    return Candidates(*map(together, ("prior", "moved", "relevant", "valid", "ideal", "chance")))

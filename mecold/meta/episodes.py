@@ -95,3 +95,20 @@ def draw_shots(lengths: Int[Tensor, " users"], most: int, rng: np.random.Generat
     """A support size for each user, uniform from 0 to `most`, leaving at least one item for the query."""
     upper = np.minimum(lengths.numpy() - 1, most)
     return torch.from_numpy(rng.integers(0, upper + 1))
+
+
+def telling(users: Opening, chosen: np.ndarray, shots: int, query: int, least: int = 100) -> np.ndarray:
+    """Which of the chosen users a ranking at this many shots is judged on: True for each that counts.
+
+    Those with a whole query behind the support, as the ranking metric looks at it; where they are fewer than `least`,
+    the longest `least` that have any query at all. (Users with one or two more items are many, but they are another
+    population: on a 5-core log they buy differently from those whom a recommender goes on to serve.)
+    """
+    left = users.lengths.numpy()[chosen] - shots
+    whole = left >= query
+    if whole.sum() >= least:
+        return whole
+    longest = np.argsort(-left, kind="stable")[:least]
+    mask = np.zeros(len(chosen), bool)
+    mask[longest] = True
+    return mask & (left > 0)

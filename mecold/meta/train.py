@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import embedding
 from tqdm import tqdm
 
 from mecold.head import PreferenceHead
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.config import TrainConfig
 from mecold.meta.crossfit import View, Views
-from mecold.meta.episodes import Episodes, Opening, cut, draw_shots
+from mecold.meta.episodes import Episodes, Opening, cut, draw_shots, telling
 from mecold.meta.report import FitReport, Tracker
 from mecold.metrics import hits, ndcg
 from mecold.tower import ItemSpace, ItemTower
@@ -31,8 +32,8 @@ CHECK_SHOTS = (0, 1, 3, 5, 10)
 class Learners:
     """Positions of the users to train on and of those who steer early stopping, by fold."""
 
-    train: tuple[Int64[np.ndarray, " users"], ...]
-    held_out: tuple[Int64[np.ndarray, " users"], ...]
+    train: tuple[Int64[np.ndarray, " _"], ...]
+    held_out: tuple[Int64[np.ndarray, " _"], ...]
 
 
 def split_learners(views: Views, eligible: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> Learners:
@@ -191,11 +192,11 @@ def _sampled_scores(
     """Scores of each user's query items and of the drawn items, corrected; and where the query items stand."""
     weights = (counts + 1) ** 0.75
     drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=noise)
-    negatives = query @ space.item[drawn].T - logq_correction(weights, config.negatives)[drawn]
+    negatives = query @ embedding(drawn, space.item).T - logq_correction(weights, config.negatives)[drawn]
     own = torch.cat([episodes.query, torch.where(episodes.support.mask, episodes.support.rows, -1)], dim=1)
     for column in own.T:  # a user's own items are no negatives
         negatives = negatives.masked_fill(drawn[None] == column[:, None], -torch.inf)
-    positives = torch.einsum("ud,uqd->uq", query, space.item[episodes.query])
+    positives = torch.einsum("ud,uqd->uq", query, embedding(episodes.query, space.item))
     scores = torch.cat([positives.masked_fill(~episodes.query_mask, -torch.inf), negatives], dim=1)
     return scores, torch.arange(positives.shape[1], device=query.device).expand(len(query), -1)
 
@@ -212,15 +213,14 @@ def held_out_ndcg(
 ) -> dict[str, float]:
     """nDCG@10 of held-out users over the full catalogue: at each of `CHECK_SHOTS`, and the mean of those.
 
-    Users shorter than a number of shots do not count there. At most `limit` users per fold are ranked.
+    See `telling` for who counts. At most `limit` users per fold are ranked.
     """
     found: dict[int, list[Tensor]] = {k: [] for k in CHECK_SHOTS}
     for view, chosen in zip(views.folds, held_out, strict=True):
         space = view.space(tower)
         coefficients = head.coefficients()
         for k in CHECK_SHOTS:
-            picked = users.take(torch.from_numpy(chosen))
-            picked = picked.take(torch.nonzero(picked.lengths > k)[:limit, 0])
+            picked = users.take(torch.from_numpy(chosen[telling(users, chosen, k, query)][:limit]))
             for start in range(0, len(picked), 256):
                 batch = picked.take(torch.arange(start, min(start + 256, len(picked))))
                 episodes = cut(batch, torch.full((len(batch),), k), query).to(space.item.device)

@@ -1,0 +1,171 @@
+"""The encoder: real weights, an independent implementation, and a cache that survives crashes and company."""
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mecold import EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
+from mecold.encoder import find_model
+from mecold.vector_cache import VectorCache
+
+TEXTS = ["gel pen", "a very long text " * 200, "", "🙂 emoji", "gel pen", "Stift", "tent\x00with control"]
+
+
+@pytest.fixture(scope="module")
+def model_folder():
+    return find_model("sentence-transformers/all-MiniLM-L6-v2")
+
+
+def test_vectors_are_those_of_sentence_transformers(model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(model_folder), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    ours = TextEncoder(cache=tmp_path, device="cpu").encode(TEXTS)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_pooling_length_and_normalisation_are_settings(model_folder):
+    plain = TextEncoder(model_folder, cache=None, device="cpu").encode(["one two three four five"])
+    cls = TextEncoder(model_folder, pooling="cls", cache=None, device="cpu")
+    short = TextEncoder(model_folder, max_length=4, cache=None, device="cpu")
+    raw = TextEncoder(model_folder, normalize=False, cache=None, device="cpu")
+    prompted = TextEncoder(model_folder, prompt="query: ", cache=None, device="cpu")
+    for other in (cls, short, prompted):
+        assert np.abs(other.encode(["one two three four five"]) - plain).max() > 0.01
+    vector = raw.encode(["one two three four five"])
+    np.testing.assert_allclose(vector / np.linalg.norm(vector), plain, atol=1e-6)
+    assert len({e.fingerprint for e in (cls, short, raw, prompted)}) == 4
+
+
+def test_a_plain_bert_folder_without_sentence_transformers_files_works(model_folder, tmp_path):
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(model_folder / name, tmp_path / name)
+    encoder = TextEncoder(tmp_path, cache=None, max_length=256, device="cpu")
+    expected = TextEncoder(model_folder, cache=None, device="cpu").encode(["gel pen"])
+    np.testing.assert_allclose(encoder.encode(["gel pen"]), expected, atol=1e-6)
+
+
+def test_only_new_texts_go_through_the_model(tmp_path, monkeypatch):
+    encoder = TextEncoder(cache=tmp_path, device="cpu")
+    encoded = []
+    forward = encoder._encode_new
+    monkeypatch.setattr(encoder, "_encode_new", lambda texts, **kw: encoded.extend(texts) or forward(texts, **kw))
+    first = encoder.encode(["a", "b", "a", "c"])
+    again = encoder.encode(["c", "d", "a"])
+    assert sorted(encoded) == ["a", "b", "c", "d"]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(again[[0, 2]], first[[3, 0]])
+    assert np.array_equal(TextEncoder(cache=tmp_path, device="cpu").encode(["a"]), first[:1])
+
+
+def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
+    encoder = TextEncoder(cache=tmp_path, device="cpu")
+    monkeypatch.setattr("mecold.encoder._CHUNK", 2)
+    forward, calls = encoder._encode_new, []
+
+    def killed(texts, **settings):
+        calls.append(list(texts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(texts, **settings)
+
+    monkeypatch.setattr(encoder, "_encode_new", killed)
+    texts = [f"text {i}" for i in range(7)]
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode(texts)
+    encoder.encode(texts)
+    done = sum(calls[:2], [])
+    assert not set(done) & set(sum(calls[3:], []))  # what was encoded before the kill is not encoded again
+
+
+def test_a_model_that_is_nowhere_names_both_remedies(monkeypatch, tmp_path):
+    monkeypatch.setattr("mecold.encoder._bundled_folder", lambda: None)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(EncoderError, match=r"folder of a downloaded model.*mecold\[bundled\]"):
+        TextEncoder()
+    with pytest.raises(EncoderError, match="'no/such-model' is neither"):
+        TextEncoder("no/such-model")
+
+
+def test_unsafe_or_unreadable_models_are_refused(model_folder, tmp_path):
+    with pytest.raises(EncoderError, match=r"no \*\.safetensors"):
+        TextEncoder(tmp_path)
+    shutil.copytree(model_folder, tmp_path / "m")
+    modules = json.loads((tmp_path / "m" / "modules.json").read_text())
+    strange = [*modules, {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}]
+    (tmp_path / "m" / "modules.json").write_text(json.dumps(strange))
+    with pytest.raises(EncoderError, match=r"'Dense'.*PrecomputedEncoder"):
+        TextEncoder(tmp_path / "m")
+
+
+def test_changed_bundled_weights_are_refused(monkeypatch):
+    monkeypatch.setattr("mecold.encoder.BUNDLED_SHA256", "0" * 64)
+    with pytest.raises(EncoderError, match="not the known all-MiniLM-L6-v2"):
+        TextEncoder()
+
+
+def cache(folder, dim=3):
+    return VectorCache(folder, "encoder", dim)
+
+
+def test_the_cache_gives_back_what_was_put_in_and_cuts_off_half_written_rows(tmp_path):
+    store = cache(tmp_path)
+    keys = store.keys([f"t{i}" for i in range(1000)])
+    vectors = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+    store.append(keys[:500], vectors[:500])
+    store.append(keys[250:], vectors[250:])  # an overlap is not stored twice
+    assert len(store) == 1000
+    assert np.array_equal(store.read(store.find(keys)), vectors)
+    for name in ("vectors.bin", "keys.bin"):  # a writer killed in the middle of a row
+        with next(Path(tmp_path).glob(f"*/{name}")).open("ab") as file:
+            file.write(b"\x01\x02\x03")
+    fresh = cache(tmp_path)
+    assert np.array_equal(fresh.read(fresh.find(keys)), vectors)
+    new = fresh.keys(["another"])
+    fresh.append(new, np.ones((1, 3), np.float32))
+    reread = cache(tmp_path)
+    assert np.array_equal(reread.read(reread.find(new)), np.ones((1, 3), np.float32))
+    assert np.array_equal(reread.read(reread.find(keys)), vectors)
+
+
+def write_some(folder, start):
+    store = cache(folder)
+    for i in range(start, start + 200, 10):
+        texts = [f"t{j}" for j in range(i, i + 10)]
+        store.append(store.keys(texts), np.array([[j, j, j] for j in range(i, i + 10)], np.float32))
+
+
+def test_two_processes_may_write_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=write_some, args=(tmp_path, start)) for start in (0, 100)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    store = cache(tmp_path)
+    assert len(store) == 300
+    rows = store.find(store.keys([f"t{j}" for j in range(300)]))
+    assert np.array_equal(store.read(rows)[:, 0], np.arange(300))
+
+
+def test_precomputed_vectors_are_checked(tmp_path):
+    matrix = np.eye(2, dtype=np.float32)
+    pl.DataFrame({"text": ["a", "b"], "vector": matrix.tolist()}).write_parquet(tmp_path / "v.parquet")
+    encoder = PrecomputedEncoder.read(tmp_path / "v.parquet")
+    assert np.array_equal(encoder.encode(["b", "a"]), matrix[[1, 0]])
+    with pytest.raises(EncoderError, match="1 texts have no precomputed vector: 'c'"):
+        encoder.encode(["a", "c"])
+    with pytest.raises(InvalidDataError, match="3 texts need a matrix"):
+        PrecomputedEncoder.of(["a", "b", "c"], matrix)
+    with pytest.raises(InvalidDataError, match="two different vectors"):
+        PrecomputedEncoder.of(["a", "a"], matrix)
+    with pytest.raises(InvalidDataError, match="1 vectors are not finite"):
+        PrecomputedEncoder.of(["a", "b"], np.array([[1.0], [np.nan]]))

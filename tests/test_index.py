@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mecold import InvalidDataError
+from mecold.index import ExactIndex, FaissIndex, make_index, top_rows
+
+
+def best(scores, k, banned=()):
+    """Plain loop: rows by score, ties by row."""
+    rows = [row for row in range(len(scores)) if row not in set(banned)]
+    return sorted(rows, key=lambda row: (-scores[row], row))[:k]
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 9999), items=st.sampled_from([1, 5, 100, 8192 + 77, 20_000]), k=st.sampled_from([1, 3, 10]), levels=st.sampled_from([2, 9, 10_000]))
+def test_top_rows_are_the_sorted_ones_ties_by_row(seed, items, k, levels):
+    scores = torch.from_numpy(np.random.default_rng(seed).integers(levels, size=(3, items)).astype(np.float32))
+    values, places = top_rows(scores, k)
+    for user in range(3):
+        expected = best(scores[user].tolist(), k)
+        assert places[user].tolist() == expected
+        assert values[user].tolist() == scores[user, expected].tolist()
+
+
+@pytest.mark.parametrize("kind", ["auto", "flat", "hnsw", "IVF8,Flat"])
+def test_every_index_gives_what_the_plain_search_gives(kind):
+    rng = np.random.default_rng(0)
+    vectors = torch.from_numpy(rng.normal(size=(2000, 16)).astype(np.float32))
+    queries = torch.from_numpy(rng.normal(size=(20, 16)).astype(np.float32))
+    dead = torch.zeros(2000, dtype=torch.bool)
+    dead[[3, 500]] = True
+    hidden = [rng.choice(2000, size=5 * user, replace=False) for user in range(20)]
+    index = make_index(kind, vectors[:1900])  # a hundred rows came later
+
+    found = index.search(vectors, dead, queries, 10, hidden)
+
+    scores = (queries @ vectors.T).numpy()
+    same = 0
+    for user, (rows, values) in enumerate(found):
+        expected = best(scores[user], 10, [*hidden[user].tolist(), 3, 500])
+        assert len(rows) == len(set(rows.tolist())) == 10
+        assert not set(rows.tolist()) & {*hidden[user].tolist(), 3, 500}
+        np.testing.assert_allclose(values, scores[user, rows], rtol=1e-4, atol=1e-5)
+        same += len(set(rows.tolist()) & set(expected))
+        if kind in ("auto", "flat"):
+            assert rows.tolist() == expected
+    assert same >= {"auto": 200, "flat": 200, "hnsw": 190, "IVF8,Flat": 60}[kind]
+
+
+def test_what_is_left_comes_back_and_nothing_else():
+    vectors = torch.eye(4)
+    dead = torch.tensor([False, True, False, False])
+    for index in (ExactIndex(), FaissIndex.build("flat", vectors)):
+        rows, _ = index.search(vectors, dead, torch.ones(1, 4), 10, [np.array([2])])[0]
+        assert rows.tolist() == [0, 3]
+
+
+def test_a_factory_string_that_faiss_refuses_is_explained():
+    with pytest.raises(InvalidDataError, match=r"index='nonsense'.*'auto', 'flat', 'hnsw'"):
+        make_index("nonsense", torch.eye(4))
+    with pytest.raises(InvalidDataError, match="IVF64,Flat"):
+        make_index("IVF64,Flat", torch.eye(4))

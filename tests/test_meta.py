@@ -1,0 +1,310 @@
+"""The outer loop: factors against plain loops, episodes, metrics, learning in worlds whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mecold import HeadConfig, InvalidDataError, ItemFactors, MetaConfig, TrainConfig
+from mecold.demo import most_popular, score, split_users
+from mecold.factors import FactorConfig, fit_pairs, moments
+from mecold.head import KNOTS, PreferenceHead
+from mecold.losses import logq_correction, multi_positive_softmax
+from mecold.meta.episodes import cut, opening
+from mecold.meta.train import episode_loss
+from mecold.metrics import hits, ndcg, recall, reciprocal_rank
+from mecold.shop import make_shop
+from mecold.support import history, pad
+from mecold.tower import ItemTower
+from tests import reference
+from tests.conftest import SMALL, word_vectors
+
+CONFIG = FactorConfig(symmetric_rank=12, directed_rank=12, l2=3.0, past=4, fade=2.0, window=3)
+
+
+def small_log(seed=0, users=40, n=12):
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(n)[: rng.integers(1, 9)].tolist() for _ in range(users)]
+
+
+def moments_of(histories, n=12, config=CONFIG):
+    items = np.array([item for history in histories for item in history])
+    offsets = np.cumsum([0, *map(len, histories)])
+    return moments(items, np.ones(len(items), np.float32), offsets, np.arange(n), n, config)
+
+
+def test_full_rank_factors_are_ease_and_the_directed_ridge():
+    histories = small_log()
+    pairs = fit_pairs(moments_of(histories), np.arange(12), CONFIG, torch.Generator().manual_seed(0))
+    for name, expected in (
+        ("symmetric", reference.ease(histories, 12, 3.0)),
+        ("directed", reference.directed(histories, 12, 3.0, past=4, fade=2.0, window=3)),
+    ):
+        fitted = (pairs[name].support @ pairs[name].item.T).numpy()
+        scale = np.sqrt(12) / np.linalg.norm(expected)  # both are scaled to one norm
+        np.testing.assert_allclose(fitted, expected * scale, atol=2e-5)
+
+
+def test_low_rank_factors_are_the_best_of_their_rank():
+    histories = small_log(1)
+    config = replace(CONFIG, symmetric_rank=4, directed_rank=0)
+    pair = fit_pairs(moments_of(histories, config=config), np.arange(12), config, torch.Generator().manual_seed(0))["symmetric"]
+    left, sizes, right = np.linalg.svd(reference.ease(histories, 12, 3.0))
+    best = (left[:, :4] * sizes[:4]) @ right[:4]
+    fitted = (pair.support @ pair.item.T).numpy()
+    np.testing.assert_allclose(fitted, best * np.sqrt(12) / np.linalg.norm(best), atol=1e-4)
+
+
+def test_moments_without_a_fold_are_those_of_the_others():
+    histories = small_log(2)
+    part = moments_of(histories).minus(moments_of(histories[:15]))
+    alone = moments_of(histories[15:])
+    for name in ("counts", "together", "past", "ahead"):
+        torch.testing.assert_close(getattr(part, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), k=st.integers(1, 12), relevant=st.integers(1, 12))
+def test_metrics_agree_with_plain_loops(seed, k, relevant):
+    rng = np.random.default_rng(seed)
+    ranked, wanted = rng.permutation(20)[:k], rng.permutation(20)[:relevant]
+    hit = hits(torch.tensor(ranked)[None], torch.tensor(wanted)[None], torch.ones(1, relevant, dtype=torch.bool))
+    found = [item in set(wanted.tolist()) for item in ranked.tolist()]
+    count = torch.tensor([relevant])
+    assert ndcg(hit, count).item() == pytest.approx(reference.ndcg(ranked.tolist(), set(wanted.tolist()), k), abs=1e-6)
+    assert recall(hit, count).item() == pytest.approx(sum(found) / min(k, relevant), abs=1e-6)
+    first = next((rank for rank, ok in enumerate(found, 1) if ok), None)
+    assert reciprocal_rank(hit).item() == pytest.approx(1 / first if first else 0.0)
+
+
+def test_a_user_without_relevant_items_scores_zero_and_padding_hits_nothing():
+    hit = hits(torch.tensor([[-1, -1]]), torch.tensor([[0]]), torch.tensor([[False]]))
+    assert not hit.any()
+    assert ndcg(hit, torch.tensor([0])).item() == 0.0
+
+
+def test_episodes_are_the_first_items_and_what_follows(shop):
+    from mecold import Catalog
+    from mecold.interactions import Interactions
+
+    catalog = Catalog.read(shop.items)
+    log = Interactions.read(shop.interactions, catalog)
+    users = opening(log, np.ones(len(log.items), np.float32), 30)
+    shots = torch.full((len(log),), 3)
+    episodes = cut(users, shots, 10)
+    for user in range(50):
+        items = log.items[log.offsets[user] : log.offsets[user + 1]].tolist()
+        support, query = items[:3], items[3:13]
+        mask = episodes.support.mask[user]
+        assert episodes.support.rows[user][mask].tolist() == support
+        assert episodes.support.ages[user][mask].tolist() == list(range(len(support)))[::-1]
+        assert episodes.query[user][episodes.query_mask[user]].tolist() == query
+
+
+def test_disliked_items_are_never_predicted(shop):
+    from mecold import Catalog
+    from mecold.interactions import Interactions
+
+    log = Interactions.read(shop.interactions, Catalog.read(shop.items))
+    labels = np.where(np.arange(len(log.items)) % 3 == 0, -1.0, 1.0).astype(np.float32)
+    episodes = cut(opening(log, labels, 30), torch.full((len(log),), 2), 10)
+    assert 0 < episodes.query_mask.sum() < cut(opening(log, abs(labels), 30), torch.full((len(log),), 2), 10).query_mask.sum()
+    assert (episodes.support.labels == -1).any()
+
+
+def test_the_softmax_is_the_likelihood_and_focus_one_counts_misses():
+    scores = torch.tensor([[1.0, 2.0, 0.5, -torch.inf], [0.0, 0.0, 0.0, 0.0]])
+    positives, mask = torch.tensor([[1, 2], [3, 0]]), torch.tensor([[True, True], [True, False]])
+    p = torch.softmax(scores, 1)
+    likelihood = -(0.5 * (p[0, 1].log() + p[0, 2].log()) + p[1, 3].log()) / 2
+    torch.testing.assert_close(multi_positive_softmax(scores, positives, mask), likelihood)
+    misses = (0.5 * (1 - p[0, 1] + 1 - p[0, 2]) + 1 - p[1, 3]) / 2
+    torch.testing.assert_close(multi_positive_softmax(scores, positives, mask, focus=1.0), misses)
+    near = multi_positive_softmax(scores, positives, mask, focus=1e-3)
+    torch.testing.assert_close(near, likelihood, rtol=1e-2, atol=1e-3)
+    smooth = multi_positive_softmax(scores, positives, mask, smoothing=0.3)
+    spread = -(p[0, :3].log().mean() + p[1].log().mean()) / 2
+    torch.testing.assert_close(smooth, 0.7 * likelihood + 0.3 * spread)
+
+
+def world(n_items=200):
+    """An untrained head on random factors, and episodes of random users."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    histories = [rng.permutation(n_items)[:12].tolist() for _ in range(30)]
+    stats = moments_of(histories, n_items, replace(CONFIG, l2=20.0))
+    pairs = fit_pairs(stats, np.arange(n_items), CONFIG, torch.Generator().manual_seed(0))
+    vectors = torch.randn(n_items, 16)
+    tower = ItemTower(16, 8)
+    tower.start_from(vectors, stats.counts)
+    support = pad([history(h[:5]) for h in histories])
+    query = torch.tensor([h[5:8] for h in histories])
+    from mecold.meta.episodes import Episodes
+
+    episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
+    return tower, tower.space(pairs, vectors, stats.counts), pairs, stats, episodes
+
+
+def test_the_sampled_softmax_approaches_the_full_one():
+    tower, space, pairs, stats, episodes = world()
+    head = PreferenceHead(tower.layout(pairs))
+    full = episode_loss(head, space, episodes, stats.counts, TrainConfig(focus=0.0), torch.Generator().manual_seed(0))
+    config = TrainConfig(focus=0.0, full_softmax_items=10, negatives=200_000)
+    sampled = episode_loss(head, space, episodes, stats.counts, config, torch.Generator().manual_seed(0))
+    assert sampled.item() == pytest.approx(full.item(), rel=0.03)
+    corrections = logq_correction(torch.tensor([1.0, 3.0]), 100)
+    torch.testing.assert_close(corrections.exp(), torch.tensor([25.0, 75.0]))
+
+
+@pytest.mark.parametrize("inner", ["gradient", "closed_form", "none"])
+def test_every_parameter_of_the_head_is_learned_through_the_inner_loop(inner):
+    tower, space, pairs, stats, episodes = world()
+    head = PreferenceHead(tower.layout(pairs), HeadConfig(inner=inner, steps=2))
+    episode_loss(head, space, episodes, stats.counts, TrainConfig(), torch.Generator().manual_seed(0)).backward()
+    used = {name for name, value in head.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
+    inner_only = {"gradient": {"step", "target", "gram_weight", "log_l2"}, "closed_form": {"target", "gram_weight", "log_l2"}}
+    assert used == {"prior", "fade", "rarity"} | inner_only.get(inner, set())
+    assert tower.project.weight.grad.abs().sum() > 0
+
+
+def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
+    tower, space, pairs, _, _ = world()
+    head = PreferenceHead(tower.layout(pairs))
+    short, long = history([3, 5]), history(list(range(20, 60)))
+    together = head(space, pad([short, long, history([])]))
+    torch.testing.assert_close(head(space, pad([short]))[0], together[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head(space, pad([long]))[0], together[1], rtol=1e-4, atol=1e-5)
+    scores = together[2] @ space.item.T
+    assert torch.equal(scores.argsort(descending=True, stable=True), space.popularity.argsort(descending=True, stable=True))
+
+
+def test_parameters_between_two_knots_are_interpolated():
+    tower, _, pairs, _, _ = world()
+    head = PreferenceHead(tower.layout(pairs))
+    with torch.no_grad():
+        head.step[:, 0] = torch.arange(len(KNOTS), dtype=torch.float32)
+    table = head.coefficients().lr[:, 0]
+    assert table[list(KNOTS)].tolist() == pytest.approx(range(len(KNOTS)))
+    assert 3 < table[4] < 4
+
+
+@pytest.mark.parametrize("inner", ["gradient", "closed_form"])
+def test_planted_tastes_are_found_far_above_popularity(shop, fit, inner):
+    train, strangers = split_users(shop.interactions, 0.3)
+    recommender = fit(train, shop.items, replace(SMALL, head=HeadConfig(inner=inner)))
+    popular = most_popular(train)
+    for shots in (1, 3, 10):
+        found = score(recommender, strangers, popular, shots)
+        assert found.mecold > 1.5 * found.popularity, found
+    zero = score(recommender, strangers, popular, 0)
+    assert zero.mecold == pytest.approx(zero.popularity, abs=0.01)
+
+
+def test_without_structure_it_is_not_worse_than_popularity(fit):
+    world = make_shop(300, 900, rng=3, structure=False)
+    from mecold import Catalog
+
+    train, strangers = split_users(world.interactions, 0.4)
+    recommender = fit(train, world.items, encoder=word_vectors(list(Catalog.read(world.items).texts)))
+    popular = most_popular(train)
+    scores = [score(recommender, strangers, popular, shots) for shots in (0, 1, 3, 10)]
+    # the bound is one standard error of the mean over 360 users, whose nDCG has a deviation of about 0.17
+    assert all(one.mecold > one.popularity - 0.17 / 360**0.5 for one in scores), scores
+
+
+def test_the_same_seed_gives_the_same_bytes(shop, fit, tmp_path):
+    first, second = (fit(shop.interactions, shop.items) for _ in range(2))
+    assert first.info()["model"] == second.info()["model"]
+    assert first.recommend(first.adapt_user(["p1"])) == second.recommend(second.adapt_user(["p1"]))
+
+
+def test_the_order_of_users_in_the_log_changes_no_closed_form():
+    histories = small_log(3)
+    a, b = moments_of(histories), moments_of(histories[::-1])
+    torch.testing.assert_close(a.together, b.together)
+    torch.testing.assert_close(a.ahead, b.ahead)
+
+
+def test_a_host_s_factors_take_the_place_of_the_symmetric_channel(shop, encoder):
+    from mecold import Recommender
+
+    rng = np.random.default_rng(0)
+    ids = shop.items["item_id"].to_list()[:250]
+    users = shop.interactions["user_id"].unique().sort().to_list()
+    factors = ItemFactors(ids, rng.normal(size=(250, 8)), unseen_users=users[:200])
+    recommender = Recommender(encoder, config=SMALL, rng=0)
+    report = recommender.fit_meta(shop.interactions, shop.items, factors=factors)
+    assert list(recommender.info()["channels"]) == ["host", "directed", "text", "popularity"]
+    assert not any("unseen_users" in note for note in report.notes)
+    report = recommender.fit_meta(shop.interactions, shop.items, factors=replace(factors, unseen_users=()))
+    assert any("unseen_users" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        (ItemFactors(["p1", "p2"], np.zeros((3, 4))), "2 ids need factors of as many rows"),
+        (ItemFactors(["p1", "p2"], np.array([[1.0], [np.nan]])), "1 factor rows are not finite: 'p2'"),
+        (ItemFactors(["p1", "p1"], np.ones((2, 4))), "1 item ids stand twice"),
+        (ItemFactors(["p1", "zz"], np.ones((2, 4))), "'zz'"),
+    ],
+)
+def test_factors_that_cannot_be_used_are_named(factors, message):
+    from mecold import Catalog, UnknownItemError
+
+    catalog = Catalog.read(pl.DataFrame({"item_id": ["p1", "p2"], "title": ["a", "b"]}))
+    with pytest.raises((InvalidDataError, UnknownItemError), match=message):
+        factors.pair(catalog)
+
+
+def test_ratings_below_the_threshold_are_dislikes(shop, encoder):
+    from mecold import Recommender
+
+    rated = shop.interactions.with_columns(pl.Series("rating", np.resize([5.0, 4.0, 1.0], shop.interactions.height)))
+    recommender = Recommender(encoder, config=replace(SMALL, liked_from=3.0), rng=0)
+    recommender.fit_meta(rated, shop.items)
+    liked = rated.head(1).with_columns(rating=pl.lit(5.0))
+    hated = rated.head(1).with_columns(rating=pl.lit(1.0))
+    a, b = (next(iter(recommender.adapt_users(frame).values())) for frame in (liked, hated))
+    assert not np.array_equal(a.query, b.query)
+    with pytest.raises(InvalidDataError, match="liked_from"):
+        Recommender(encoder, config=replace(SMALL, liked_from=9.0), rng=0).fit_meta(rated, shop.items)
+
+
+def test_a_log_that_teaches_nothing_is_refused(shop, fit):
+    with pytest.raises(InvalidDataError, match="at least two distinct items"):
+        fit(shop.interactions.unique("user_id", keep="first"), shop.items)
+
+
+def test_settings_out_of_range_and_misspelt_ones_are_refused():
+    with pytest.raises(InvalidDataError, match=r"folds=1"):
+        TrainConfig(folds=1)
+    with pytest.raises(TypeError):
+        MetaConfig(text_rnak=3)  # type: ignore[call-arg]
+
+
+def test_trackers_hear_every_epoch_and_the_report_keeps_the_curves(shop, encoder, tmp_path):
+    import json
+
+    from mecold import Recommender
+    from mecold.tracking import TensorBoardTracker
+
+    class Ear:
+        heard: list[int] = []  # noqa: RUF012
+
+        def log(self, step, values):
+            self.heard.append(step)
+
+    recommender = Recommender(encoder, config=SMALL, rng=0)
+    trackers = [Ear(), TensorBoardTracker(str(tmp_path / "board"))]
+    report = recommender.fit_meta(shop.interactions, shop.items, trackers=trackers)
+    assert Ear.heard[:4] == [0, 1, 2, 3]
+    assert [step for step, _ in report.curve("loss")] == [1, 2, 3]
+    assert list((tmp_path / "board").glob("events*"))
+    lines = [json.loads(line) for line in report.to_jsonl().splitlines()]
+    assert lines[0]["step"] == 0
+    assert lines[-1]["best_step"] == report.best_step

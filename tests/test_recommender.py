@@ -1,0 +1,219 @@
+"""The face: what a caller can rely on."""
+
+import json
+import math
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mecold import Interaction, InvalidDataError, NotFittedError, Recommender, UnknownItemError, UserState
+
+
+def names(found):
+    return [one.item for one in found]
+
+
+def test_exactly_k_items_none_seen_none_excluded_best_first(fitted, shop):
+    user = fitted.adapt_user(["p1", "p2", "p3"])
+    full = fitted.recommend(user, k=300)
+    assert len(full) == 297  # fewer than k: that is all there is
+    assert not {"p1", "p2", "p3"} & set(names(full))
+    assert [one.score for one in full] == sorted((one.score for one in full), reverse=True)
+    assert fitted.recommend(user, k=7) == full[:7]
+    some = names(full)[:5]
+    assert names(fitted.recommend(user, k=4, exclude=some)) == names(full)[5:9]
+    assert len(fitted.recommend(user, k=300, include_seen=True)) == 300
+
+
+def test_an_allow_list_ranks_just_what_it_allows(fitted):
+    user = fitted.adapt_user(["p1", "p2"])
+    allowed = ["p9", "p1", "p50", "p7", "p7"]
+    order = [item for item in names(fitted.recommend(user, k=300)) if item in allowed]
+    assert names(fitted.recommend(user, k=10, among=allowed)) == order
+    assert fitted.recommend(user, k=10, among=[]) == []
+    with pytest.raises(UnknownItemError, match="'nope'"):
+        fitted.recommend(user, among=["nope"])
+
+
+def test_adapting_one_user_changes_neither_another_nor_the_model(fitted):
+    before, first = fitted.info(), fitted.adapt_user(["p1", "p2"])
+    query = first.query.copy()
+    fitted.adapt_user(["p3"] * 5 + ["p4"])
+    assert np.array_equal(first.query, query)
+    assert fitted.adapt_user(["p1", "p2"]) == first
+    assert fitted.info() == before
+    with pytest.raises(ValueError, match="read-only"):
+        first.query[0] = 1.0
+
+
+def test_a_state_survives_json_and_bytes_and_nonsense_is_refused(fitted):
+    user = fitted.adapt_user(["p1", "p2"])
+    assert UserState.from_json(user.to_json()) == user
+    assert UserState.from_bytes(user.to_bytes()) == user
+    assert fitted.recommend(UserState.from_bytes(user.to_bytes())) == fitted.recommend(user)
+    with pytest.raises(InvalidDataError, match="not a saved UserState"):
+        UserState.from_json('{"query": 3}')
+    strange = json.loads(user.to_json()) | {"model": "other"}
+    with pytest.raises(InvalidDataError, match="adapted by the model other"):
+        fitted.recommend(UserState.from_json(json.dumps(strange)))
+
+
+def test_numpy_ids_become_plain_ones(fitted):
+    user = fitted.adapt_user(np.array(["p1", "p2"]))
+    assert user == fitted.adapt_user(["p1", "p2"])
+    assert UserState.from_json(user.to_json()) == user
+
+
+def test_a_batch_is_its_users_one_by_one(fitted, shop):
+    log = shop.interactions.head(600)
+    lists = fitted.recommend_batch(log, k=5, users=["nobody", "no one"])
+    states = fitted.adapt_users(log)
+    histories = log.sort("timestamp", maintain_order=True).group_by("user_id", maintain_order=True).agg("item_id")
+    for user, history in histories.iter_rows():
+        alone = fitted.adapt_user(history)
+        assert alone.seen == states[user].seen
+        np.testing.assert_allclose(alone.query, states[user].query, rtol=1e-4, atol=1e-5)
+        found = lists.filter(pl.col("user_id") == user)
+        assert found["item_id"].to_list() == names(fitted.recommend(states[user], k=5))
+        assert found["rank"].to_list() == [1, 2, 3, 4, 5]
+    zero = names(fitted.recommend(fitted.adapt_user([]), k=5))
+    assert lists.filter(pl.col("user_id") == "nobody")["item_id"].to_list() == zero
+    with pytest.raises(InvalidDataError, match="1 have a history"):
+        fitted.recommend_batch(log, users=[log["user_id"][0]])
+
+
+def test_times_order_a_history_and_without_times_the_list_does(fitted):
+    inorder = fitted.adapt_user(["p1", "p2", "p3"])
+    timed = fitted.adapt_user([Interaction("p3", time=9), Interaction("p1", time=1), Interaction("p2", time=5)])
+    assert np.array_equal(timed.query, inorder.query)
+    assert not np.array_equal(fitted.adapt_user(["p3", "p2", "p1"]).query, inorder.query)
+
+
+def test_a_dislike_pushes_alike_items_down_and_a_weight_strengthens(fitted):
+    target = fitted.similar_items("p1", k=1)[0].item
+    score = lambda one: {r.item: r.score for r in fitted.recommend(fitted.adapt_user([one]), k=299)}[target]  # noqa: E731
+    assert score(Interaction("p1", -1.0)) < score(Interaction("p1", 0.0)) < score("p1")
+    assert score("p1") < score(Interaction("p1", weight=2.0))
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "message"),
+    [
+        (["p1", "zz", 7], UnknownItemError, r"2 of the user's 3 items.*'zz', 7.*ids are strings; 1 of these"),
+        ("p1", InvalidDataError, "pass a list"),
+        ([Interaction("p1", math.nan)], InvalidDataError, "finite label"),
+        ([Interaction("p1", weight=0.0)], InvalidDataError, "positive"),
+        ([Interaction("p1", time=1.0), "p2"], InvalidDataError, "1 of 2 interactions have a time"),
+    ],
+)
+def test_a_history_that_cannot_be_used_is_named(fitted, history, error, message):
+    with pytest.raises(error, match=message):
+        fitted.adapt_user(history)
+
+
+def test_unknown_items_can_be_dropped_but_still_count_as_seen(fitted):
+    user = fitted.adapt_user(["p1", "zz"], on_unknown="drop")
+    assert user.seen == ("p1", "zz")
+    assert user.shots == 1
+    assert np.array_equal(user.query, fitted.adapt_user(["p1"]).query)
+
+
+@pytest.mark.parametrize("k", [0, -1, True])
+def test_k_must_be_a_positive_integer(fitted, k):
+    with pytest.raises(InvalidDataError, match=f"k={k} must be a positive integer"):
+        fitted.recommend(fitted.adapt_user([]), k=k)
+
+
+def test_without_a_model_every_call_says_what_to_do():
+    for call in (lambda r: r.adapt_user([]), lambda r: r.info(), lambda r: r.similar_items("a"), lambda r: r.save("x")):
+        with pytest.raises(NotFittedError, match="fit_meta"):
+            call(Recommender())
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 299), st.sampled_from([-1.0, 0.5, 1.0])), min_size=1, max_size=6, unique_by=lambda r: r[0]), item=st.integers(0, 299))
+def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, rows, item):
+    history = [Interaction(f"p{row}", label) for row, label in rows]
+    why = fitted.explain(history, f"p{item}")
+
+    def score(support):
+        query = fitted.adapt_user(support).query
+        return float(query @ fitted._shelf.space.item[item].numpy())
+
+    assert why.score == pytest.approx(score(history), abs=1e-4)
+    assert why.base + sum(value for _, value in why.contributions) == pytest.approx(why.score, abs=1e-3)
+    for place, one in enumerate(history):
+        without = [*history[:place], one._replace(label=0.0), *history[place + 1 :]]
+        assert dict(why.contributions)[one.item] == pytest.approx(why.score - score(without), abs=1e-3)
+
+
+def test_new_items_are_found_by_their_text_and_can_be_changed_and_removed(own, shop):
+    before = own.adapt_user(["p1", "p2"])
+    twin = shop.items.filter(pl.col("item_id") == "p7").with_columns(item_id=pl.lit("pen"))
+    own.add_items(pl.concat([twin, twin.with_columns(item_id=pl.lit("tent"), title=pl.lit("one"), brand=None, category=None, description=None)]))
+    assert own.info()["items"] == 302
+    assert own.adapt_user(["p1", "p2"]) == before  # a new item changes nobody's query
+    assert own.similar_items("pen", k=1)[0].item == "p7"  # the same text
+    assert len(own.recommend(before, k=400)) == 300
+
+    own.update_items(pl.DataFrame({"item_id": ["pen"], "title": ["one"]}))
+    twins = [own.adapt_user([item]).query for item in ("pen", "tent")]
+    np.testing.assert_allclose(*twins, atol=1e-5)
+
+    own.remove_items(["pen", "p5"])
+    assert own.info()["items"] == 300
+    assert not {"pen", "p5"} & set(names(own.recommend(before, k=400)))
+    with pytest.raises(UnknownItemError):
+        own.adapt_user(["p5"])
+    own.add_items(pl.DataFrame({"item_id": ["p5"], "title": ["one"]}))  # an id may come back
+    assert "p5" in names(own.recommend(before, k=400))
+
+
+def test_a_refused_change_of_the_catalogue_changes_nothing(own):
+    before = own.info()
+    new = pl.DataFrame({"item_id": ["fresh", "p1"], "title": ["one", "two"]})
+    with pytest.raises(InvalidDataError, match=r"1 of 2 items are in the catalogue already: 'p1'.*update_items"):
+        own.add_items(new)
+    with pytest.raises(UnknownItemError, match="'fresh'"):
+        own.update_items(new)
+    with pytest.raises(UnknownItemError, match="'fresh'"):
+        own.remove_items(["p1", "fresh"])
+    with pytest.raises(InvalidDataError, match="every item"):
+        own.remove_items([f"p{i}" for i in range(300)])
+    with pytest.raises(InvalidDataError, match="Cast one of them"):
+        own.add_items(pl.DataFrame({"item_id": [1], "title": ["one"]}))
+    assert own.info() == before
+
+
+def test_readers_see_the_old_or_the_new_catalogue_never_half(own):
+    pair = pl.DataFrame({"item_id": ["x1", "x2"], "title": ["one", "one"]})
+    user, wrong, stop = own.adapt_user(["p1"]), [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            found = set(names(own.recommend(user, k=400)))
+            if len(found & {"x1", "x2"}) == 1 or len(found) not in (299, 301):
+                wrong.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(30):
+        own.add_items(pair)
+        own.remove_items(["x1", "x2"])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+
+
+def test_similar_items_share_the_product_type(fitted, shop):
+    kind = dict(zip(shop.items["item_id"], shop.item_type, strict=True))
+    ids = [f"p{i}" for i in range(0, 300, 7)]
+    share = np.mean([kind[one.item] == kind[i] for i in ids for one in fitted.similar_items(i, k=2)])
+    assert share > 10 / 60  # sixty types: chance is 1/60
+    assert all(i not in names(fitted.similar_items(i, k=50)) for i in ids)

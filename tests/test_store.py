@@ -1,0 +1,130 @@
+"""Saving and loading: bit for bit, or a clear error; the previous model survives whatever happens."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mecold import EncoderError, ModelFileError, PrecomputedEncoder, Recommender
+from mecold.types import Recommendation
+
+
+@pytest.fixture
+def folder(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
+    loaded = Recommender.load(folder, encoder=encoder)
+    assert loaded.info() == fitted.info()
+    assert loaded.config == fitted.config
+    user = fitted.adapt_user(["p1", "p2"])
+    assert loaded.adapt_user(["p1", "p2"]) == user
+    assert loaded.recommend(user, k=20) == fitted.recommend(user, k=20)
+    assert loaded.recommend_batch(shop.interactions, k=3).equals(fitted.recommend_batch(shop.interactions, k=3))
+    loaded.save(folder.with_name("again"))
+    for file in ("weights.safetensors", "items.safetensors", "items.parquet", "fit_log.jsonl"):
+        assert (folder / file).read_bytes() == (folder.with_name("again") / file).read_bytes()
+
+
+def test_a_folder_holds_no_pickle_and_a_log_lies_next_to_the_model(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "weights.safetensors",
+    ]  # fmt: skip
+    steps = [json.loads(line) for line in (folder / "fit_log.jsonl").read_text().splitlines()]
+    assert steps[1]["loss"] > 0
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "IVF4,Flat"])
+def test_a_faiss_index_is_saved_with_the_model(shop, fit, encoder, tmp_path, kind):
+    recommender = fit(shop.interactions, shop.items, index=kind)
+    recommender.save(tmp_path / "m")
+    loaded = Recommender.load(tmp_path / "m", encoder=encoder)
+    user = recommender.adapt_user(["p1"])
+    assert loaded.recommend(user) == recommender.recommend(user)
+    assert loaded.info()["index"] == kind
+    loaded.add_items(pl.DataFrame({"item_id": ["new"], "title": ["one"]}))
+    assert "new" in {one.item for one in loaded.recommend(user, k=301)}
+
+
+def test_integer_ids_stay_integers(shop, fit, tmp_path):
+    number = pl.col("item_id").str.slice(1).cast(pl.Int64)
+    recommender = fit(shop.interactions.with_columns(number), shop.items.with_columns(number))
+    recommender.save(tmp_path / "m")
+    loaded = Recommender.load(tmp_path / "m")
+    found = loaded.recommend(loaded.adapt_user([1, 2]))
+    assert all(type(one.item) is int and isinstance(one, Recommendation) for one in found)
+
+
+@pytest.mark.parametrize("file", ["config.json", "weights.safetensors", "items.safetensors", "items.parquet"])
+def test_a_truncated_changed_or_missing_file_is_named(folder, file):
+    whole = (folder / file).read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    for content in (whole[: len(whole) // 2], bytes(changed)):
+        (folder / file).write_bytes(content)
+        with pytest.raises(ModelFileError, match=file.replace(".", r"\.")):
+            Recommender.load(folder)
+    (folder / file).unlink()
+    with pytest.raises(ModelFileError, match=file.replace(".", r"\.")):
+        Recommender.load(folder)
+
+
+def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"format": 99, "mecold": "9.9"}))
+    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 1"):
+        Recommender.load(folder)
+    with pytest.raises(ModelFileError, match="no mecold model"):
+        Recommender.load(tmp_path / "nothing")
+
+
+def test_a_tampered_setting_is_noticed(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"] = "another"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=r"config\.json"):
+        Recommender.load(folder)
+
+
+def test_a_failed_save_leaves_the_previous_model_whole(fitted, folder, monkeypatch):
+    from mecold import store
+
+    def full_disk(path):
+        if path.name == "items.parquet":
+            raise OSError(28, "No space left on device")
+        return "x"
+
+    monkeypatch.setattr(store, "_hash", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.save(folder)
+    monkeypatch.undo()
+    assert Recommender.load(folder).info() == fitted.info()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]  # nothing half-written lies around
+
+
+def test_saving_over_a_model_replaces_it_and_over_anything_else_is_refused(fitted, own, folder, tmp_path):
+    own.remove_items(["p1"])
+    own.save(folder)
+    assert Recommender.load(folder).info()["items"] == 299
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"meow")
+    with pytest.raises(ModelFileError, match="not a mecold model"):
+        fitted.save(tmp_path / "photos")
+    assert (tmp_path / "photos" / "cat.png").read_bytes() == b"meow"
+
+
+def test_an_interrupted_swap_says_where_the_previous_model_lies(folder):
+    old = folder.with_name(".model.old-12345678")
+    shutil.move(folder, old)
+    with pytest.raises(ModelFileError, match=r"previous model lies in .*\.model\.old-12345678"):
+        Recommender.load(folder)
+
+
+def test_another_encoder_is_refused(folder):
+    other = PrecomputedEncoder.of(["one"], np.ones((1, 48)), "other")
+    with pytest.raises(EncoderError, match="fitted with the encoder 'words"):
+        Recommender.load(folder, encoder=other)
