@@ -93,7 +93,12 @@ def main() -> None:
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         scores = score(Recommender.load(f"{place}/model"), test, catalog)
-    report = {"dataset": args.dataset, "seed": args.seed, "test_users": len(test), "fit_command_seconds": round(seconds)}
+    report = {
+        "dataset": args.dataset,
+        "seed": args.seed,
+        "test_users": len(test),
+        "fit_command_seconds": round(seconds),
+    }
     report |= {"peak_gib": round(peak, 2), "mecold": {k: round(v, 4) for k, v in scores.items()}}
     if args.reference:
         known = json.loads(args.reference.read_text())[args.dataset]["seeds"][str(args.seed)]

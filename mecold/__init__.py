@@ -23,8 +23,8 @@ from mecold.factors import FactorConfig, ItemFactors
 from mecold.head import HeadConfig
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.meta.report import FitReport, Tracker
-from mecold.recommender import Explanation, Recommender
-from mecold.types import Interaction, ItemId, Recommendation, UserState
+from mecold.recommender import Recommender
+from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 __all__ = [
     "Catalog",

@@ -57,7 +57,9 @@ class TextTemplate:
         cut = pl.any_horizontal(pl.all().str.len_chars() > self.max_chars).fill_null(value=False)
         short = pl.all().str.slice(0, self.max_chars).str.strip_chars()
         text = pl.concat_str(
-            [pl.when(pl.col(c) != "").then(pl.col(c)) for c in cleaned.columns], separator=self.separator, ignore_nulls=True
+            [pl.when(pl.col(c) != "").then(pl.col(c)) for c in cleaned.columns],
+            separator=self.separator,
+            ignore_nulls=True,
         )
         cut_rows = int(cleaned.select(cut.alias("cut"))["cut"].sum())
         return cleaned.select(short).select(text.alias("text"))["text"].to_list(), cut_rows
@@ -157,7 +159,9 @@ class Catalog:
             InvalidDataError: if the ids are of another type than the catalogue's.
         """
         self.check_kind(ids, what)
-        known = pl.DataFrame({"id": pl.Series(list(self.row_of), dtype=self.ids.dtype), "row": list(self.row_of.values())})
+        known = pl.DataFrame(
+            {"id": pl.Series(list(self.row_of), dtype=self.ids.dtype), "row": list(self.row_of.values())}
+        )
         found = pl.DataFrame({"id": ids.cast(self.ids.dtype)}).join(known, on="id", how="left", maintain_order="left")
         return found["row"].fill_null(-1).cast(pl.Int64).alias("row")
 

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from mecold import __version__
 from mecold.catalog import TextTemplate
-from mecold.encoder import DEFAULT_MODEL, TextEncoder
+from mecold.encoder import TextEncoder
 from mecold.errors import InvalidDataError, MecoldError
 from mecold.frames import read_frame
 from mecold.meta.config import MetaConfig
+from mecold.model_folder import DEFAULT_MODEL
 from mecold.recommender import Recommender
-from mecold.types import Interaction, ItemId, Recommendation
+from mecold.types import ItemId, Recommendation
 
 app = typer.Typer(
     help="Few-shot recommendations for cold users and cold items.",
@@ -33,7 +34,9 @@ _out, _err = Console(), Console(stderr=True)
 ModelFolder = Annotated[Path, typer.Argument(help="Folder that `mecold fit --out` wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 HowMany = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
-Renames = Annotated[list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")]
+Renames = Annotated[
+    list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")
+]
 
 
 @contextmanager
@@ -65,7 +68,9 @@ def _mapping(renames: list[str]) -> dict[str, str]:
 
 @app.command()
 def fit(
-    interactions: Annotated[Path, typer.Option(help="Parquet or csv: user_id, item_id, optional timestamp, rating, ...")],
+    interactions: Annotated[
+        Path, typer.Option(help="Parquet or csv: user_id, item_id, optional timestamp, rating, ...")
+    ],
     items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
@@ -97,17 +102,26 @@ def fit(
         )  # fmt: skip
         recommender.save(out)
         held_out = {int(k): v[-1][1] for k in (0, 1, 3, 5, 10) if (v := report.curve(f"held_out/ndcg@10/{k}"))}
-        answer = {"model": str(out), "seconds": round(report.seconds, 1), "held_out_ndcg@10": held_out, **recommender.info()}
+        answer = {
+            "model": str(out),
+            "seconds": round(report.seconds, 1),
+            "held_out_ndcg@10": held_out,
+            **recommender.info(),
+        }
         _show(answer, json_, f"Model written to {out}")
 
 
 @app.command()
 def recommend(
     model: ModelFolder,
-    items: Annotated[list[str], typer.Option("--items", help="Ids of the user's items, oldest first; repeatable.")] = [],  # noqa: B006
+    items: Annotated[
+        list[str], typer.Option("--items", help="Ids of the user's items, oldest first; repeatable.")
+    ] = [],  # noqa: B006
     more: Annotated[list[str] | None, typer.Argument(help="Further ids, so that `--items ID ID ...` works.")] = None,
     history: Annotated[Path | None, typer.Option(help="Parquet or csv of histories: a batch of users.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --history: write the lists to this parquet or csv file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --history: write the lists to this parquet or csv file.")
+    ] = None,
     k: HowMany = 10,
     column: Renames = [],  # noqa: B006
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="What to do with unknown items.")] = "raise",
@@ -115,7 +129,10 @@ def recommend(
 ) -> None:
     """Recommend for one user (by items) or for a file of users (by history).
 
-    Examples: mecold recommend model/ --items A1 B7 -k 5      mecold recommend model/ --history log.parquet --out lists.parquet
+    Examples:
+    mecold recommend model/ --items A1 B7 -k 5
+
+    mecold recommend model/ --history log.parquet --out lists.parquet
     """
     with _explained():
         recommender = Recommender.load(model)
@@ -130,7 +147,9 @@ def recommend(
 
 
 @app.command()
-def similar(model: ModelFolder, item: Annotated[str, typer.Argument(help="Item id.")], k: HowMany = 10, json_: AsJson = False) -> None:
+def similar(
+    model: ModelFolder, item: Annotated[str, typer.Argument(help="Item id.")], k: HowMany = 10, json_: AsJson = False
+) -> None:
     """Items that go with an item."""
     with _explained():
         recommender = Recommender.load(model)
@@ -163,7 +182,7 @@ def version() -> None:
     _out.print(__version__, highlight=False)
 
 
-def _ids(texts: list[str], recommender: Recommender) -> list[ItemId | Interaction]:
+def _ids(texts: list[str], recommender: Recommender) -> list[ItemId]:
     """Ids as the catalogue has them: a command line has strings only."""
     if recommender.info()["item_ids"] == "strings":
         return list(texts)
@@ -190,7 +209,9 @@ def _show_list(recommender: Recommender, found: list[Recommendation], as_json: b
         return
     table = Table("rank", "item", "score", "text")
     for rank, one in enumerate(found, start=1):
-        table.add_row(str(rank), _escaped(str(one.item)), f"{one.score:.3f}", _escaped(recommender.text_of(one.item)[:70]))
+        table.add_row(
+            str(rank), _escaped(str(one.item)), f"{one.score:.3f}", _escaped(recommender.text_of(one.item)[:70])
+        )
     _out.print(table)
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mecold.metrics import hits, ndcg
+from mecold.metrics import ndcg
 from mecold.recommender import Recommender
 from mecold.shop import Shop, make_shop
 from mecold.types import ItemId
@@ -67,7 +67,9 @@ def most_popular(log: pl.DataFrame) -> list[ItemId]:
     return ranked
 
 
-def score(recommender: Recommender, histories: Sequence[Sequence[ItemId]], popular: Sequence[ItemId], shots: int) -> Score:
+def score(
+    recommender: Recommender, histories: Sequence[Sequence[ItemId]], popular: Sequence[ItemId], shots: int
+) -> Score:
     """nDCG@10 of the next items after the first `shots`, over users that have any, for mecold and for popularity."""
     tested = [history for history in histories if len(history) > shots]
     ours, theirs = [], []
@@ -86,7 +88,9 @@ def _stranger(
     title = dict(zip(shop.items["item_id"], shop.items["title"], strict=True))
     support = history[:shots]
     found = recommender.recommend(recommender.adapt_user(support), k=5)
-    table = Table(title=f"A stranger with {shots} purchase{'s' if shots > 1 else ''}", title_justify="left", expand=True)
+    table = Table(
+        title=f"A stranger with {shots} purchase{'s' if shots > 1 else ''}", title_justify="left", expand=True
+    )
     for name in ("was given", "mecold recommends", "popularity recommends"):
         table.add_column(name, ratio=1, overflow="fold")
     bought = set(history[shots:])

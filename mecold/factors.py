@@ -180,7 +180,7 @@ def moments(
     return Moments(counts, _dense(X.T @ X), past, ahead)
 
 
-def _dense(matrix: sp.csr_matrix | sp.csc_matrix) -> Tensor:
+def _dense(matrix: sp.csr_matrix | sp.csc_matrix | sp.bsr_matrix) -> Tensor:
     return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
 
 
@@ -250,16 +250,19 @@ def _ease(together: Tensor, l2: float, rank: int, rng: torch.Generator) -> Facto
     P = _inverse(together, l2)
     scale = 1 / P.diagonal()
     scale = scale[:, None]
-    return _low_rank(
-        lambda Q: Q - P @ (scale * Q), lambda Q: Q - scale * (P @ Q), len(P), rank, rng, P.device
-    )
+    return _low_rank(lambda Q: Q - P @ (scale * Q), lambda Q: Q - scale * (P @ Q), len(P), rank, rng, P.device)
 
 
 def _directed(past: Tensor, ahead: Tensor, l2: float, rank: int, rng: torch.Generator) -> FactorPair:
     P = _inverse(past, l2)
     diagonal = (P * ahead.T).sum(1)[:, None]
     return _low_rank(
-        lambda Q: P @ (ahead @ Q) - diagonal * Q, lambda Q: ahead.T @ (P @ Q) - diagonal * Q, len(P), rank, rng, P.device
+        lambda Q: P @ (ahead @ Q) - diagonal * Q,
+        lambda Q: ahead.T @ (P @ Q) - diagonal * Q,
+        len(P),
+        rank,
+        rng,
+        P.device,
     )
 
 
@@ -283,5 +286,3 @@ def _low_rank(
     small, sizes, right = torch.linalg.svd(transposed(Q).T, full_matrices=False)
     root = sizes[:rank].sqrt()
     return FactorPair((Q @ small[:, :rank]) * root, right[:rank].T * root)
-
-

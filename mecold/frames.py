@@ -3,7 +3,7 @@
 The one place that knows about pandas, arrow, files and column names. It judges columns, not their meaning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ FrameLike: TypeAlias = Any
 Columns: TypeAlias = Mapping[str, str]
 """Canonical column name -> the caller's column name, for those that differ."""
 
-_READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
+_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
@@ -69,12 +69,13 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
             ".parquet or .csv file."
         ) from error
     try:
-        return known.to_polars()
+        frame: pl.DataFrame = known.to_polars()
     except Exception as error:  # whatever kind the library behind raises, e.g. on a column of mixed Python objects
         raise InvalidDataError(
             f"The {what} cannot be converted: {error}. A column that mixes types (strings and integers, say) must be "
             "made one type first."
         ) from error
+    return frame
 
 
 def require(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:

@@ -43,9 +43,7 @@ class ItemIndex(Protocol):
         ...
 
 
-def top_rows(
-    scores: Float[Tensor, "users items"], k: int
-) -> tuple[Float[Tensor, "users k"], Int[Tensor, "users k"]]:
+def top_rows(scores: Float[Tensor, "users items"], k: int) -> tuple[Float[Tensor, "users k"], Int[Tensor, "users k"]]:
     """The k best scores of each row and their columns, best first, ties by column: deterministic, unlike `topk`.
 
     A first pass keeps the k + 1 blocks with the largest maxima: every one of the k best lies in one of them.
@@ -197,4 +195,3 @@ def _faiss() -> Any:
     except ImportError as error:
         raise ImportError("FAISS is not installed: pip install 'mecold[cpu]' (or 'mecold[gpu]', never both)") from error
     return faiss
-

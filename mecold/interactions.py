@@ -110,7 +110,9 @@ class Interactions:
 
 
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
-    numbers = {name: number_column(frame, name, "interactions") for name in ("timestamp", "position", "rating", "weight")}
+    numbers = {
+        name: number_column(frame, name, "interactions") for name in ("timestamp", "position", "rating", "weight")
+    }
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
         bad = (weight <= 0).arg_true()

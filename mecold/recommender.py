@@ -4,10 +4,9 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 `adapt_user` returns a `UserState` that belongs to the caller.
 """
 
-import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mecold import store
+from mecold.arguments import check_k, check_state, read_history
 from mecold.batch import histories_of, recommendations
 from mecold.catalog import Catalog, TextTemplate
 from mecold.encoder import Encoder, TextEncoder
@@ -31,24 +31,7 @@ from mecold.model import Model
 from mecold.shelf import Shelf, cold_rows, with_new_text
 from mecold.support import History, Support, history, pad
 from mecold.tower import ItemSpace
-from mecold.types import Interaction, ItemId, Recommendation, UserState
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an item has its score for a user; `base` and the contributions add up to the score.
-
-    Args:
-        item: the explained item.
-        score: its score.
-        base: what it would score had the user no opinion on any support item.
-        contributions: what each support item adds, largest first.
-    """
-
-    item: ItemId
-    score: float
-    base: float
-    contributions: tuple[tuple[ItemId, float], ...]
+from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 
 class Recommender:
@@ -135,9 +118,7 @@ class Recommender:
 
     # ---- adapting
 
-    def adapt_user(
-        self, history: Iterable[ItemId | Interaction], *, on_unknown: OnUnknown = "raise"
-    ) -> UserState:
+    def adapt_user(self, history: Iterable[ItemId | Interaction], *, on_unknown: OnUnknown = "raise") -> UserState:
         """Adapt to one user; pure, nothing is kept. An empty history gives the zero-shot user.
 
         Args:
@@ -150,7 +131,7 @@ class Recommender:
             InvalidDataError: on labels or weights that are not finite numbers, or times on some rows only.
         """
         model, shelf = self._ready()
-        rows, seen = _read_history(history, shelf, on_unknown)
+        rows, seen = read_history(history, shelf, on_unknown)
         query = self._queries(model, shelf, pad([rows]))[0]
         return UserState(query.cpu().numpy(), seen, len(rows.rows), model.fingerprint)
 
@@ -202,8 +183,8 @@ class Recommender:
             UnknownItemError: if `among` names unknown items.
         """
         model, shelf = self._ready()
-        _check_k(k)
-        _check_state(user, model)
+        check_k(k)
+        check_state(user, model)
         query = torch.from_numpy(user.query.copy()).to(self._device)[None]
         hidden = shelf.hidden([*exclude, *(() if include_seen else user.seen)])
         if among is None:
@@ -237,7 +218,7 @@ class Recommender:
             A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
         """
         model, shelf = self._ready()
-        _check_k(k)
+        check_k(k)
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown)
 
         def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -254,7 +235,7 @@ class Recommender:
             UnknownItemError: if the item is not in the catalogue.
         """
         model, shelf = self._ready()
-        _check_k(k)
+        check_k(k)
         rows = shelf.catalog.rows([item], "the items")
         with torch.inference_mode():
             support = pad([history(rows)]).to(self._device)
@@ -276,7 +257,7 @@ class Recommender:
             on_unknown: what to do with unknown items in the history.
         """
         model, shelf = self._ready()
-        rows, _ = _read_history(history, shelf, on_unknown)
+        rows, _ = read_history(history, shelf, on_unknown)
         row = int(shelf.catalog.rows([item], "the items")[0])
         size = len(rows.rows)
         masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
@@ -437,54 +418,3 @@ class Recommender:
         self._check_encoder(model)
         with torch.inference_mode():
             return cold_rows(model.tower, model.head.layout, self._encode(new.texts), model.gram)
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InvalidDataError(f"k={k!r} must be a positive integer.")
-
-
-def _check_state(user: UserState, model: Model) -> None:
-    if user.model != model.fingerprint:
-        raise InvalidDataError(
-            f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
-            "Call adapt_user again."
-        )
-    if user.query.shape != (model.head.layout.dim,) or not np.isfinite(user.query).all():
-        raise InvalidDataError(
-            f"The state's query has shape {user.query.shape} or is not finite; this model needs {model.head.layout.dim} "
-            "finite numbers. Call adapt_user again."
-        )
-
-
-def _read_history(
-    source: Iterable[ItemId | Interaction], shelf: Shelf, on_unknown: OnUnknown
-) -> tuple[History, tuple[ItemId, ...]]:
-    """The support of one user, and everything the user has seen, unknown items included."""
-    if isinstance(source, str | bytes):
-        raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
-    first: dict[ItemId, Interaction] = {}
-    for one in source:
-        row = one if isinstance(one, Interaction) else Interaction(one)
-        if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
-            row = row._replace(item=row.item.item())
-        first.setdefault(row.item, row)
-    for row in first.values():
-        if not (math.isfinite(row.label) and math.isfinite(row.weight) and row.weight > 0):
-            raise InvalidDataError(
-                f"{row} must have a finite label and a positive, finite weight. A dislike is label=-1.0."
-            )
-    seen = tuple(first)
-    if on_unknown == "drop":
-        known = [row for row in first.values() if row.item in shelf.catalog.row_of]
-    else:
-        known = list(first.values())
-    rows = shelf.catalog.rows([row.item for row in known], f"the user's {len(seen):,} items")
-    times = [float(row.time) for row in known if row.time is not None]
-    if len(times) not in (0, len(known)) or not all(map(math.isfinite, times)):
-        raise InvalidDataError(
-            f"{len(times):,} of {len(known):,} interactions have a time: give a finite one to all, or to none (the order "
-            "of the list counts then)."
-        )
-    labels, weights = [row.label for row in known], [row.weight for row in known]
-    return history(rows, labels, weights, times or None), seen

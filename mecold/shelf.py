@@ -74,7 +74,7 @@ class Shelf:
 
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[ItemId]:
         """Ids of rows."""
-        found: list[ItemId] = self.catalog.ids.gather(rows).to_list() if len(rows) else []
+        found: list[ItemId] = self.catalog.ids.gather(np.asarray(rows)).to_list() if len(rows) else []
         return found
 
 
@@ -117,4 +117,3 @@ def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemS
     popularity = torch.where(was_cold, fresh.popularity, popularity)
     item[:, popular] = popularity[:, None]
     return ItemSpace(support, item, popularity, old.gram)
-

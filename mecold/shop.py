@@ -37,7 +37,18 @@ STYLES = {
     "budget": ["value", "basic", "everyday", "no-frills"],
     "playful": ["rainbow", "polka dot", "neon", "cartoon"],
 }
-BRANDS = ["Arbor", "Bellweather", "Corvine", "Dunmore", "Eastlake", "Fennick", "Galloway", "Harrow", "Isolde", "Juniper"]
+BRANDS = [
+    "Arbor",
+    "Bellweather",
+    "Corvine",
+    "Dunmore",
+    "Eastlake",
+    "Fennick",
+    "Galloway",
+    "Harrow",
+    "Isolde",
+    "Juniper",
+]
 COLOURS = ["black", "white", "navy", "forest green", "terracotta", "grey", "mustard", "rose"]
 USES = [
     "Made for long days and small spaces", "A quiet companion for home and travel", "Easy to clean and hard to break",
@@ -72,7 +83,8 @@ class Shop:
         companion = _companions()
         types = (1 - COMPANION) * self.taste[user]
         np.add.at(types, companion, COMPANION * self.taste[user])
-        return types[self.item_type] * _within_type(self, self.favourite[user])
+        chance: np.ndarray = types[self.item_type] * _within_type(self, self.favourite[user])
+        return chance
 
 
 def make_shop(
@@ -113,7 +125,9 @@ def make_shop(
             picks = rng.choice(n_items, size=int(lengths[user]), replace=False, p=flat)
             bought = [(int(item), i // 3) for i, item in enumerate(picks)]
         start = 1_700_000_000 + int(rng.integers(300 * 86_400))
-        rows += [(user, item, start + session * 86_400 * 6 + place * 40) for place, (item, session) in enumerate(bought)]
+        rows += [
+            (user, item, start + session * 86_400 * 6 + place * 40) for place, (item, session) in enumerate(bought)
+        ]
     log = pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row").sort("timestamp", maintain_order=True)
     interactions = log.select(
         pl.format("u{}", "user").alias("user_id"), pl.format("p{}", "item").alias("item_id"), "timestamp"
@@ -132,7 +146,8 @@ def _companions() -> Int64[np.ndarray, " types"]:
 def _within_type(shop: Shop, style: int) -> Float64[np.ndarray, " items"]:
     """Chance of each item given its type, for users of a style."""
     weight = shop.popularity * np.where(shop.item_style == style, STYLE_LIFT, 1.0)
-    return weight / np.bincount(shop.item_type, weight)[shop.item_type]
+    chance: np.ndarray = weight / np.bincount(shop.item_type, weight)[shop.item_type]
+    return chance
 
 
 def _purchases(

@@ -49,8 +49,10 @@ class Content:
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
         model = self.model.to(device)
-        parts = (self.space.support, self.space.item, self.space.popularity)
-        space = ItemSpace(*(part.to(device) for part in parts), model.gram)
+        support, item, popularity = (
+            part.to(device) for part in (self.space.support, self.space.item, self.space.popularity)
+        )
+        space = ItemSpace(support, item, popularity, model.gram)
         return model, Shelf.of(self.catalog, space, self.kind, self.index)
 
 

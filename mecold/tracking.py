@@ -16,7 +16,7 @@ class TensorBoardTracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard is not installed: pip install 'mecold[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(folder)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write the numbers of one epoch."""

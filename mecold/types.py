@@ -37,6 +37,23 @@ class Recommendation(NamedTuple):
     score: float
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its score for a user; `base` and the contributions add up to the score.
+
+    Args:
+        item: the explained item.
+        score: its score.
+        base: what it would score had the user no opinion on any support item.
+        contributions: what each support item adds, largest first.
+    """
+
+    item: ItemId
+    score: float
+    base: float
+    contributions: tuple[tuple[ItemId, float], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class UserState:
     """All that mecold knows of a user. The caller keeps it; mecold keeps nothing.
@@ -62,7 +79,7 @@ class UserState:
         """Equal when every field is, the query bit for bit."""
         if not isinstance(other, UserState):
             return NotImplemented
-        mine, theirs = (s.seen + (s.shots, s.model, s.query.tobytes()) for s in (self, other))
+        mine, theirs = ((*s.seen, s.shots, s.model, s.query.tobytes()) for s in (self, other))
         return mine == theirs
 
     def __hash__(self) -> int:
@@ -85,7 +102,9 @@ class UserState:
             query = np.frombuffer(base64.b64decode(fields["query"], validate=True), dtype="<f4").astype(np.float32)
             return cls(query, tuple(fields["seen"]), int(fields["shots"]), str(fields["model"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidDataError(f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned.") from error
+            raise InvalidDataError(
+                f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."
+            ) from error
 
     def to_bytes(self) -> bytes:
         """The state as UTF-8 bytes of its JSON: small, portable, and safe to read from strangers."""

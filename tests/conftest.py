@@ -60,7 +60,9 @@ SMALL = MetaConfig(
 
 @pytest.fixture(scope="session")
 def fit(encoder: PrecomputedEncoder) -> Callable[..., Recommender]:
-    def fitted(interactions: pl.DataFrame, items: pl.DataFrame, config: MetaConfig = SMALL, **settings: object) -> Recommender:
+    def fitted(
+        interactions: pl.DataFrame, items: pl.DataFrame, config: MetaConfig = SMALL, **settings: object
+    ) -> Recommender:
         recommender = Recommender(settings.pop("encoder", encoder), config=config, rng=0, **settings)
         recommender.fit_meta(interactions, items)
         return recommender

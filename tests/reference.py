@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 
-def ridge(items: np.ndarray, labels: np.ndarray, prior: np.ndarray, l2: np.ndarray, weights=None, gram=None) -> np.ndarray:
+def ridge(
+    items: np.ndarray, labels: np.ndarray, prior: np.ndarray, l2: np.ndarray, weights=None, gram=None
+) -> np.ndarray:
     """argmin 1/2 sum c (w.v - y)^2 + 1/2 w'Gw + 1/2 (w - prior)' diag(l2) (w - prior), by normal equations."""
     weights = np.ones(len(labels)) if weights is None else weights
     left = np.diag(l2) + (0 if gram is None else gram)

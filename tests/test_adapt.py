@@ -119,7 +119,11 @@ def test_a_batch_is_its_users_one_by_one_and_padding_is_inert(kind):
         return solve(p, v, y, m, l2=l2, weights=c, gram=gram, gram_weight=0.1)
 
     together = adapt(prior, items, labels, mask, weights)
-    garbage = [torch.where(mask[..., None], items, 1e6), torch.where(mask, labels, -7.0), torch.where(mask, weights, 99.0)]
+    garbage = [
+        torch.where(mask[..., None], items, 1e6),
+        torch.where(mask, labels, -7.0),
+        torch.where(mask, weights, 99.0),
+    ]
     torch.testing.assert_close(adapt(prior, garbage[0], garbage[1], mask, garbage[2]), together, rtol=0, atol=0)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     permuted = adapt(*(x[order] for x in (prior, items, labels, mask, weights)))

@@ -133,7 +133,11 @@ def test_duplicate_items_are_set_aside_or_refused():
 
 def test_texts_are_cleaned_cut_and_counted():
     items = pl.DataFrame(
-        {"item_id": [1, 2, 3, 4], "title": ["a\x00\x07 b\n\tc", "🙂 emoji", None, "x" * 10_000_000], "brand": ["B", "", " ", None]}
+        {
+            "item_id": [1, 2, 3, 4],
+            "title": ["a\x00\x07 b\n\tc", "🙂 emoji", None, "x" * 10_000_000],
+            "brand": ["B", "", " ", None],
+        }
     )
     with pytest.warns(DataWarning, match=r"1 items had a text field cut.*1 items have no text"):
         catalog = Catalog.read(items)
@@ -152,7 +156,7 @@ def test_the_text_columns_their_order_and_the_separator_are_settings():
 
 
 def test_a_column_of_mixed_python_objects_is_refused():
-    with pytest.raises(InvalidDataError, match="(cannot be converted|strings or integers)"):
+    with pytest.raises(InvalidDataError, match=r"(cannot be converted|strings or integers)"):
         Catalog.read(pd.DataFrame({"item_id": ["a", 1], "title": ["x", "y"]}))
 
 

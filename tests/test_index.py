@@ -15,7 +15,12 @@ def best(scores, k, banned=()):
 
 
 @settings(max_examples=80, deadline=None)
-@given(seed=st.integers(0, 9999), items=st.sampled_from([1, 5, 100, 8192 + 77, 20_000]), k=st.sampled_from([1, 3, 10]), levels=st.sampled_from([2, 9, 10_000]))
+@given(
+    seed=st.integers(0, 9999),
+    items=st.sampled_from([1, 5, 100, 8192 + 77, 20_000]),
+    k=st.sampled_from([1, 3, 10]),
+    levels=st.sampled_from([2, 9, 10_000]),
+)
 def test_top_rows_are_the_sorted_ones_ties_by_row(seed, items, k, levels):
     scores = torch.from_numpy(np.random.default_rng(seed).integers(levels, size=(3, items)).astype(np.float32))
     values, places = top_rows(scores, k)

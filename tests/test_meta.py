@@ -52,7 +52,9 @@ def test_full_rank_factors_are_ease_and_the_directed_ridge():
 def test_low_rank_factors_are_the_best_of_their_rank():
     histories = small_log(1)
     config = replace(CONFIG, symmetric_rank=4, directed_rank=0)
-    pair = fit_pairs(moments_of(histories, config=config), np.arange(12), config, torch.Generator().manual_seed(0))["symmetric"]
+    pair = fit_pairs(moments_of(histories, config=config), np.arange(12), config, torch.Generator().manual_seed(0))[
+        "symmetric"
+    ]
     left, sizes, right = np.linalg.svd(reference.ease(histories, 12, 3.0))
     best = (left[:, :4] * sizes[:4]) @ right[:4]
     fitted = (pair.support @ pair.item.T).numpy()
@@ -112,7 +114,11 @@ def test_disliked_items_are_never_predicted(shop):
     log = Interactions.read(shop.interactions, Catalog.read(shop.items))
     labels = np.where(np.arange(len(log.items)) % 3 == 0, -1.0, 1.0).astype(np.float32)
     episodes = cut(opening(log, labels, 30), torch.full((len(log),), 2), 10)
-    assert 0 < episodes.query_mask.sum() < cut(opening(log, abs(labels), 30), torch.full((len(log),), 2), 10).query_mask.sum()
+    assert (
+        0
+        < episodes.query_mask.sum()
+        < cut(opening(log, abs(labels), 30), torch.full((len(log),), 2), 10).query_mask.sum()
+    )
     assert (episodes.support.labels == -1).any()
 
 
@@ -166,7 +172,10 @@ def test_every_parameter_of_the_head_is_learned_through_the_inner_loop(inner):
     head = PreferenceHead(tower.layout(pairs), HeadConfig(inner=inner, steps=2))
     episode_loss(head, space, episodes, stats.counts, TrainConfig(), torch.Generator().manual_seed(0)).backward()
     used = {name for name, value in head.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    inner_only = {"gradient": {"step", "target", "gram_weight", "log_l2"}, "closed_form": {"target", "gram_weight", "log_l2"}}
+    inner_only = {
+        "gradient": {"step", "target", "gram_weight", "log_l2"},
+        "closed_form": {"target", "gram_weight", "log_l2"},
+    }
     assert used == {"prior", "fade", "rarity"} | inner_only.get(inner, set())
     assert tower.project.weight.grad.abs().sum() > 0
 
@@ -179,7 +188,9 @@ def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
     torch.testing.assert_close(head(space, pad([short]))[0], together[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(head(space, pad([long]))[0], together[1], rtol=1e-4, atol=1e-5)
     scores = together[2] @ space.item.T
-    assert torch.equal(scores.argsort(descending=True, stable=True), space.popularity.argsort(descending=True, stable=True))
+    assert torch.equal(
+        scores.argsort(descending=True, stable=True), space.popularity.argsort(descending=True, stable=True)
+    )
 
 
 def test_parameters_between_two_knots_are_interpolated():

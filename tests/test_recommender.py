@@ -135,7 +135,15 @@ def test_without_a_model_every_call_says_what_to_do():
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=st.lists(st.tuples(st.integers(0, 299), st.sampled_from([-1.0, 0.5, 1.0])), min_size=1, max_size=6, unique_by=lambda r: r[0]), item=st.integers(0, 299))
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 299), st.sampled_from([-1.0, 0.5, 1.0])),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda r: r[0],
+    ),
+    item=st.integers(0, 299),
+)
 def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, rows, item):
     history = [Interaction(f"p{row}", label) for row, label in rows]
     why = fitted.explain(history, f"p{item}")
@@ -154,7 +162,16 @@ def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, 
 def test_new_items_are_found_by_their_text_and_can_be_changed_and_removed(own, shop):
     before = own.adapt_user(["p1", "p2"])
     twin = shop.items.filter(pl.col("item_id") == "p7").with_columns(item_id=pl.lit("pen"))
-    own.add_items(pl.concat([twin, twin.with_columns(item_id=pl.lit("tent"), title=pl.lit("one"), brand=None, category=None, description=None)]))
+    own.add_items(
+        pl.concat(
+            [
+                twin,
+                twin.with_columns(
+                    item_id=pl.lit("tent"), title=pl.lit("one"), brand=None, category=None, description=None
+                ),
+            ]
+        )
+    )
     assert own.info()["items"] == 302
     assert own.adapt_user(["p1", "p2"]) == before  # a new item changes nobody's query
     assert own.similar_items("pen", k=1)[0].item == "p7"  # the same text

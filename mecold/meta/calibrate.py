@@ -94,7 +94,7 @@ def calibrate(
 
 
 def _fitted(found: Candidates, gain: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """The best gains, from where they are or from popularity alone without inner steps; the plain one has it where the two are level."""
+    """The best gains, from where they are or from popularity alone; where the two are level, popularity has it."""
     alone = torch.zeros_like(gain)
     alone[-1] = 1.0
     rich, plain = _ascend(found, gain, share), _ascend(found, alone, torch.zeros_like(share))
@@ -176,9 +176,9 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     ideal = torch.cumsum(1 / torch.log2(torch.arange(2.0, 12.0, device=count.device)), 0)[count.clamp(min=1) - 1]
     keep = count > 0
     prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
-    flags = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
+    hit, valid = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
     chance = 1e-5 * torch.rand(prior_scores.shape[:2], generator=torch.Generator().manual_seed(0))
-    return Candidates(prior_scores, moved_scores, *flags, ideal[keep], chance.to(ideal.device))
+    return Candidates(prior_scores, moved_scores, hit, valid, ideal[keep], chance.to(ideal.device))
 
 
 def _joined(parts: Sequence[Candidates]) -> Candidates:

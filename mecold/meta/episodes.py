@@ -105,10 +105,11 @@ def telling(users: Opening, chosen: np.ndarray, shots: int, query: int, least: i
     population: on a 5-core log they buy differently from those whom a recommender goes on to serve.)
     """
     left = users.lengths.numpy()[chosen] - shots
-    whole = left >= query
+    whole: np.ndarray = left >= query
     if whole.sum() >= least:
         return whole
     longest = np.argsort(-left, kind="stable")[:least]
     mask = np.zeros(len(chosen), bool)
     mask[longest] = True
-    return mask & (left > 0)
+    mask &= left > 0
+    return mask

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mecold.catalog import Catalog
 from mecold.errors import InvalidDataError
-from mecold.factors import FactorPair, ItemFactors
+from mecold.factors import ItemFactors
 from mecold.head import PreferenceHead
 from mecold.interactions import Interactions
 from mecold.meta.calibrate import calibrate

@@ -130,7 +130,7 @@ def _epoch(
         space = _augmented(view, tower, config, noise)
         loss = episode_loss(head, space, episodes.to(space.item.device), view.counts, config, noise)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 5.0)
         optimiser.step()
         losses.append(loss.item())

@@ -1,0 +1,86 @@
+"""How long adaptation takes: one user by number of shots and size of the catalogue; a batch against a torch.func MAML.
+
+    python bench/adapt.py
+
+The space is random, dim 192; adaptation reads rows of it, so only its shape matters. One thread for single users.
+"""
+
+import torch
+from clock import machine, medians_ms
+
+from mecold.head import HeadConfig, PreferenceHead
+from mecold.support import history, pad
+from mecold.tower import ItemSpace, Layout, gramian
+
+LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
+
+
+def space_of(items: int) -> ItemSpace:
+    rng = torch.Generator().manual_seed(0)
+    item = torch.randn(items, LAYOUT.dim, generator=rng) / LAYOUT.dim**0.5
+    return ItemSpace(item, item, item[:, -1], gramian(item[:10_000]))
+
+
+def single(head: PreferenceHead, items: int) -> str:
+    space, coefficients = space_of(items), head.coefficients()
+    cells = []
+    for shots in (1, 10, 100):
+        rows = torch.randint(items, (shots,), generator=torch.Generator().manual_seed(1)).numpy()
+        found = medians_ms({"mecold": lambda rows=rows: head(space, pad([history(rows)]), coefficients)}, 400)
+        cells.append(f"{found['mecold']:.3f}")
+    return f"| {items:,} | " + " | ".join(cells) + " |"
+
+
+def functional_maml(space: ItemSpace, prior: torch.Tensor, rows: torch.Tensor, steps: int) -> torch.Tensor:
+    """The same inner steps the usual way: torch.func.grad of the inner loss, vmapped over users."""
+
+    def adapt_one(start: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        def loss(head: torch.Tensor) -> torch.Tensor:
+            fit = 0.5 * ((items @ head - 5.0) ** 2).sum() + 0.5 * head @ space.gram @ head
+            return fit + 0.5 * ((head - start) ** 2).sum()
+
+        head = start
+        for _ in range(steps):
+            head = head - 0.01 * torch.func.grad(loss)(head)
+        return head
+
+    return torch.func.vmap(adapt_one)(prior, space.item[rows])
+
+
+@torch.inference_mode()
+def main() -> None:
+    print(machine() + "\n")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for inner in ("gradient", "closed_form"):
+        head = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval()
+        print(
+            f"one user, one thread, inner={inner}: median ms\n| items | k = 1 | k = 10 | k = 100 |\n|---|---|---|---|"
+        )
+        for items in (1_000, 100_000, 1_000_000):
+            print(single(head, items))
+        print()
+    torch.set_num_threads(threads)
+    users, shots, steps = 10_000, 10, 3
+    space, head = space_of(100_000), PreferenceHead(LAYOUT, HeadConfig(steps=3)).eval()
+    rows = torch.randint(100_000, (users, shots), generator=torch.Generator().manual_seed(2))
+    support, coefficients = pad([history(one) for one in rows.numpy()]), head.coefficients()
+    prior = head.stages(space, support, coefficients)[0]
+    with torch.inference_mode(mode=False):
+        plain, start = ItemSpace(*(t.clone() for t in vars(space).values())), prior.clone()
+        calls = {
+            "mecold": lambda: head(space, support, coefficients),
+            "torch.func": lambda: functional_maml(plain, start, rows, steps),
+        }
+        found = medians_ms(calls, 9)
+        theirs = functional_maml(plain, start, rows, steps)
+        difference = (theirs - head.stages(plain, support, head.coefficients())[1]).abs().max().item()
+    ours, theirs = found["mecold"], found["torch.func"]
+    print(
+        f"{users:,} users, {shots} shots, {steps} steps: mecold, prior included, {ours:.0f} ms; torch.func MAML, inner"
+    )
+    print(f"steps alone, {theirs:.0f} ms; ratio {theirs / ours:.2f} (largest difference of the heads {difference:.1e})")
+
+
+if __name__ == "__main__":
+    main()

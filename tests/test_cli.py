@@ -1,0 +1,102 @@
+"""The command line, as a user calls it."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mecold.cli import app
+from mecold.demo import run_demo
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, shop):
+    place = tmp_path_factory.mktemp("cli")
+    shop.interactions.rename({"user_id": "customer"}).write_parquet(place / "log.parquet")
+    shop.items.write_csv(place / "items.csv")
+    files = ["--interactions", f"{place}/log.parquet", "--items", f"{place}/items.csv", "--out", f"{place}/model"]
+    done = run(app, ["fit", *files, "--column", "user_id=customer", "--json"])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert answer["items"] == 300
+    assert set(answer["held_out_ndcg@10"]) == {"0", "1", "3", "5", "10"}
+    return place
+
+
+def test_recommend_for_one_user(world):
+    done = run(app, ["recommend", f"{world}/model", "--items", "p1", "p2", "-k", "4", "--json"])
+    found = json.loads(done.stdout)
+    assert len(found) == 4
+    assert not {"p1", "p2"} & {one["item"] for one in found}
+    table = run(app, ["recommend", f"{world}/model", "--items", "p1", "--items", "p2", "-k", "4"])
+    assert all(one["item"] in table.stdout for one in found)
+
+
+def test_recommend_for_a_file_of_users(world):
+    out = world / "lists.parquet"
+    histories = ["--history", f"{world}/log.parquet", "--column", "user_id=customer"]
+    done = run(app, ["recommend", f"{world}/model", *histories, "--out", str(out), "-k", "3"])
+    assert done.exit_code == 0, done.output
+    lists = pl.read_parquet(out)
+    assert lists.columns == ["user_id", "rank", "item_id", "score"]
+    assert lists.height == 3 * lists["user_id"].n_unique() == 1500
+    printed = run(app, ["recommend", f"{world}/model", *histories, "-k", "1"])
+    assert printed.stdout.startswith("user_id,rank,item_id,score\n")
+
+
+def test_similar_and_info(world):
+    similar = json.loads(run(app, ["similar", f"{world}/model", "p1", "-k", "2", "--json"]).stdout)
+    assert len(similar) == 2
+    info = json.loads(run(app, ["info", f"{world}/model", "--json"]).stdout)
+    assert info["encoder"].startswith("all-MiniLM-L6-v2")
+    assert "all-MiniLM-L6-v2" in run(app, ["info", f"{world}/model"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["recommend", "MODEL", "--items", "zz"], 1, "'zz'"),
+        (["recommend", "MODEL", "--items", "p1", "--history", "x.parquet"], 1, "not both"),
+        (["recommend", "nowhere", "--items", "p1"], 1, "no mecold model"),
+        (["recommend", "MODEL", "--history", "none.parquet"], 1, "There is no file"),
+        (["fit", "--interactions", "a.txt", "--items", "b.csv", "--out", "m"], 1, "must end in"),
+        (["fit", "--interactions", "a.csv", "--items", "b.csv", "--out", "m", "--column", "x"], 1, "--column takes"),
+        (["similar", "MODEL", "p1", "-k", "0"], 2, "-k"),
+        (["fit"], 2, "--interactions"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_what_goes_wrong_is_said_on_stderr_with_an_exit_code(world, arguments, code, message):
+    done = run(app, [argument.replace("MODEL", f"{world}/model") for argument in arguments], env={"COLUMNS": "300"})
+    assert done.exit_code == code
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_help_teaches_every_command():
+    text = run(app, ["--help"]).stdout
+    for command in ("fit", "recommend", "similar", "info", "demo"):
+        assert command in text
+        assert run(app, [command, "--help"]).exit_code == 0
+    assert "Example: mecold fit" in " ".join(run(app, ["fit", "--help"]).stdout.split())
+
+
+def test_the_demo_beats_popularity_by_far():
+    console = Console(record=True, width=120)
+    scores = run_demo(console, n_items=400, n_users=700)
+    assert [one.shots for one in scores] == [0, 1, 3, 5, 10]
+    assert all(one.mecold > 1.5 * one.popularity for one in scores[1:])
+    printed = console.export_text()
+    assert "A stranger with 10 purchases" in printed
+    assert "nDCG@10" in printed
+
+
+def test_readme_commands_exist():
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    assert "make demo" in readme
+    assert "make test" in readme
