@@ -13,9 +13,10 @@ from mecold.shop import make_shop
 
 
 def main() -> None:
-    titles = list(Catalog.read(make_shop(1500, 10).items).texts)
-    long = [f"{a} {b} {c}" for a, b, c in zip(titles[:600], titles[600:1200], titles[900:], strict=False)]
-    texts = [*titles, *long]
+    items = make_shop(1500, 10).items
+    full = list(Catalog.read(items).texts)
+    several = [" ".join(full[i : i + 2 + i % 4]) for i in range(0, 1500, 3)]
+    texts = [*items["title"].to_list(), *full, *several]  # short, middling and long, as shops have them
     theirs = SentenceTransformer(str(find_model(DEFAULT_MODEL)), device="cpu")
     ours = TextEncoder(cache=None, device="cpu")
     calls = {

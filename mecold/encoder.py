@@ -128,7 +128,7 @@ class TextEncoder:
         max_length: int | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 2048,
         dtype: torch.dtype | None = None,
         device: str = "auto",
         cache: str | Path | None = "default",
