@@ -13,9 +13,9 @@ from mecold.shop import make_shop
 
 
 def main() -> None:
-    items = make_shop(1500, 10).items
+    items = make_shop(500, 10).items
     full = list(Catalog.read(items).texts)
-    several = [" ".join(full[i : i + 2 + i % 4]) for i in range(0, 1500, 3)]
+    several = [" ".join(full[i : i + 2 + i % 4]) for i in range(0, 500, 3)]
     texts = [*items["title"].to_list(), *full, *several]  # short, middling and long, as shops have them
     theirs = SentenceTransformer(str(find_model(DEFAULT_MODEL)), device="cpu")
     ours = TextEncoder(cache=None, device="cpu")
