@@ -203,10 +203,21 @@ def test_parameters_between_two_knots_are_interpolated():
     assert 3 < table[4] < 4
 
 
-@pytest.mark.parametrize("inner", ["gradient", "closed_form"])
-def test_planted_tastes_are_found_far_above_popularity(shop, fit, inner):
+VARIANTS = {
+    "gradient": SMALL,
+    "first order": replace(SMALL, head=HeadConfig(steps=2, first_order=True)),
+    "closed form": replace(SMALL, head=HeadConfig(inner="closed_form")),
+    "sampled softmax": replace(SMALL, training=replace(SMALL.training, full_softmax_items=100, negatives=100)),
+    "half of the items without factors": replace(SMALL, factors=replace(SMALL.factors, max_items=150)),
+    "no calibration": replace(SMALL, training=replace(SMALL.training, calibrate=False)),
+    "augmented": replace(SMALL, training=replace(SMALL.training, noise=0.3, label_smoothing=0.1)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_planted_tastes_are_found_far_above_popularity(shop, fit, variant):
     train, strangers = split_users(shop.interactions, 0.3)
-    recommender = fit(train, shop.items, replace(SMALL, head=HeadConfig(inner=inner)))
+    recommender = fit(train, shop.items, VARIANTS[variant])
     popular = most_popular(train)
     for shots in (1, 3, 10):
         found = score(recommender, strangers, popular, shots)
