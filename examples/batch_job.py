@@ -1,6 +1,6 @@
 """A nightly job: load a saved model, recommend for every user of a log and for users without any history.
 
-    python examples/batch_job.py
+python examples/batch_job.py
 """
 
 import tempfile

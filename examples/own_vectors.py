@@ -1,6 +1,6 @@
 """Bring your own text vectors and your own item factors: nothing here loads a BERT model.
 
-    python examples/own_vectors.py
+python examples/own_vectors.py
 """
 
 import numpy as np

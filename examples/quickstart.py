@@ -1,6 +1,6 @@
 """Fit on frames, adapt to a stranger, recommend, explain: the whole public face in one page.
 
-    python examples/quickstart.py
+python examples/quickstart.py
 """
 
 import polars as pl
@@ -25,7 +25,9 @@ def main() -> None:
     why = recommender.explain(stranger, best)
     print(f"\nwhy {best}: {why.base:.2f} for everyone,", ", ".join(f"{c:+.2f} from {i}" for i, c in why.contributions))
 
-    recommender.add_items(pl.DataFrame({"item_id": ["new"], "title": ["Arbor Slim Gel Pen, Navy"], "category": ["Writing"]}))
+    recommender.add_items(
+        pl.DataFrame({"item_id": ["new"], "title": ["Arbor Slim Gel Pen, Navy"], "category": ["Writing"]})
+    )
     print("\nan item that nobody has touched goes with:")
     for item, score in recommender.similar_items("new", k=3):
         print(f"{score:7.2f}  {recommender.text_of(item)}")
