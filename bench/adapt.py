@@ -1,17 +1,21 @@
-"""How long adaptation takes: one user by number of shots and size of the catalogue; a batch against a torch.func MAML.
+"""How long `adapt_user` takes, by number of shots and size of the catalogue; a batch against a torch.func MAML.
 
     python bench/adapt.py
 
 The space is random, dim 192; adaptation reads rows of it, so only its shape matters. One thread for single users.
 """
 
+import polars as pl
 import torch
 from clock import machine, medians_ms
 
+from mecold import Catalog, PrecomputedEncoder, Recommender
 from mecold.adapt import descend
-from mecold.head import HeadConfig, PreferenceHead
+from mecold.head import HeadConfig, Inner, PreferenceHead
+from mecold.model import Model
+from mecold.shelf import Shelf
 from mecold.support import history, pad
-from mecold.tower import ItemSpace, Layout, gramian
+from mecold.tower import ItemSpace, ItemTower, Layout, gramian
 
 LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
 
@@ -19,16 +23,28 @@ LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1)
 def space_of(items: int) -> ItemSpace:
     rng = torch.Generator().manual_seed(0)
     item = torch.randn(items, LAYOUT.dim, generator=rng) / LAYOUT.dim**0.5
-    return ItemSpace(item, item, item[:, -1], gramian(item[:10_000]))
+    return ItemSpace(item, item, item[:, -1], torch.zeros(items, dtype=torch.bool), gramian(item[:10_000]))
 
 
-def single(head: PreferenceHead, items: int) -> str:
-    space, coefficients = space_of(items), head.coefficients()
+def recommender_of(items: int, inner: Inner) -> Recommender:
+    """A recommender over random vectors, put together from its parts: a fit would not change what adaptation costs."""
+    head, space = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval(), space_of(items)
+    made = Recommender(PrecomputedEncoder.of(["x"], torch.ones(1, 63).numpy()))
+    ids = pl.Series([f"item {row}" for row in range(items)])
+    made._state = (
+        Model(ItemTower(63, 63), head, "none", space.gram, ""),
+        Shelf.of(Catalog.of(ids, [""] * items), space, "auto"),
+    )
+    return made
+
+
+def single(items: int, inner: Inner) -> str:
+    recommender = recommender_of(items, inner)
     cells = []
     for shots in (1, 10, 100):
-        rows = torch.randint(items, (shots,), generator=torch.Generator().manual_seed(1)).numpy()
-        found = medians_ms({"mecold": lambda rows=rows: head(space, pad([history(rows)]), coefficients)}, 400)
-        cells.append(f"{found['mecold']:.3f}")
+        rows = torch.randint(items, (shots,), generator=torch.Generator().manual_seed(1)).tolist()
+        history = [f"item {row}" for row in rows]
+        cells.append(f"{medians_ms({'it': lambda h=history: recommender.adapt_user(h)}, 400)['it']:.3f}")
     return f"| {items:,} | " + " | ".join(cells) + " |"
 
 
@@ -56,10 +72,10 @@ def main() -> None:
     for inner in ("gradient", "closed_form"):
         head = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval()
         print(
-            f"one user, one thread, inner={inner}: median ms\n| items | k = 1 | k = 10 | k = 100 |\n|---|---|---|---|"
+            f"`adapt_user`, one thread, inner={inner}: median ms\n| items | k = 1 | k = 10 | k = 100 |\n|---|---|---|---|"
         )
         for items in (1_000, 100_000, 1_000_000):
-            print(single(head, items))
+            print(single(items, inner))
         print()
     torch.set_num_threads(threads)
     users, shots, steps = 10_000, 10, 3

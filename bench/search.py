@@ -24,7 +24,9 @@ K, SHOTS = 10, 10
 def measure(items: int, users: int, repeats: int) -> None:
     rng = torch.Generator().manual_seed(0)
     item = torch.randn(items, LAYOUT.dim, generator=rng) / LAYOUT.dim**0.5
-    space = ItemSpace(item, item, item[:, -1].contiguous(), gramian(item[:10_000]))
+    space = ItemSpace(
+        item, item, item[:, -1].contiguous(), torch.zeros(items, dtype=torch.bool), gramian(item[:10_000])
+    )
     head = PreferenceHead(LAYOUT).eval()
     coefficients = head.coefficients()
     rows = np.random.default_rng(0).integers(items, size=(users, SHOTS))

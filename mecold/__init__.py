@@ -6,8 +6,6 @@
 >>> recommender.recommend(user, k=10)
 """
 
-__version__ = "0.1.0"
-
 from mecold.catalog import Catalog, TextTemplate
 from mecold.encoder import Encoder, PrecomputedEncoder, TextEncoder
 from mecold.errors import (
@@ -25,6 +23,7 @@ from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.meta.report import FitReport, Tracker
 from mecold.recommender import Recommender
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
+from mecold.version import __version__
 
 __all__ = [
     "Catalog",

@@ -1,6 +1,5 @@
 """What a caller hands in for one user, checked: k, a state, a history."""
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -39,25 +38,38 @@ def read_history(
     """The support of one user, and everything the user has seen, unknown items included."""
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
+    given = [_checked(one) for one in source]
+    timed = sum(row.time is not None for row in given)
+    if timed not in (0, len(given)):
+        raise InvalidDataError(
+            f"{timed:,} of {len(given):,} interactions have a time: give one to all, or to none (the order of the list "
+            "counts then)."
+        )
+    if timed:
+        given.sort(key=lambda row: row.time or 0.0)
     first: dict[ItemId, Interaction] = {}
-    for one in source:
-        row = one if isinstance(one, Interaction) else Interaction(one)
-        if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
-            row = row._replace(item=row.item.item())
+    for row in given:
         first.setdefault(row.item, row)
-    for row in first.values():
-        if not (math.isfinite(row.label) and math.isfinite(row.weight) and row.weight > 0):
-            raise InvalidDataError(
-                f"{row} must have a finite label and a positive, finite weight. A dislike is label=-1.0."
-            )
     seen = tuple(first)
     known = [row for row in first.values() if on_unknown == "raise" or row.item in shelf.catalog.row_of]
     rows = shelf.catalog.rows([row.item for row in known], f"the user's {len(seen):,} items")
-    times = [float(row.time) for row in known if row.time is not None]
-    if len(times) not in (0, len(known)) or not all(map(math.isfinite, times)):
+    return history(rows, [row.label for row in known], [row.weight for row in known]), seen
+
+
+def _checked(one: ItemId | Interaction) -> Interaction:
+    row = one if isinstance(one, Interaction) else Interaction(one)
+    if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
+        row = row._replace(item=row.item.item())
+    numbers = np.array([row.label, row.weight, row.time or 0.0], np.float32)
+    if not (np.isfinite(numbers).all() and numbers[1] > 0):
         raise InvalidDataError(
-            f"{len(times):,} of {len(known):,} interactions have a time: give a finite one to all, or to none (the order "
-            "of the list counts then)."
+            f"{row} must have a finite label, a finite time if any, and a positive, finite weight. A dislike is label=-1.0."
         )
-    labels, weights = [row.label for row in known], [row.weight for row in known]
-    return history(rows, labels, weights, times or None), seen
+    return row
+
+
+def listed(items: Iterable[ItemId], name: str) -> list[ItemId]:
+    """Ids as a list; one bare id is refused, which would be read letter by letter."""
+    if isinstance(items, str | bytes):
+        raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
+    return list(items)

@@ -1,6 +1,6 @@
 """Many users: histories out of a log in bounded chunks, and ranked lists back into one frame."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -18,21 +18,28 @@ _ROWS_AT_ONCE = 1 << 15  # padded support rows per chunk: 100 MB of gathered vec
 _USERS_AT_ONCE = 2048
 
 
-def histories_of(log: Interactions, liked_from: float | None) -> Iterator[tuple[list[ItemId], list[History]]]:
-    """Chunks of users and their histories, in the log's order, no chunk with much padding in memory."""
-    labels = labels_of(log, liked_from)
-    users: list[ItemId] = []
+def chunks(histories: Iterable[History]) -> Iterator[list[History]]:
+    """The histories in order, in chunks whose padded form fits in memory."""
     part: list[History] = []
     longest = 0
-    for user, start, end in zip(log.users, log.offsets[:-1], log.offsets[1:], strict=True):
-        longest = max(longest, int(end - start))
+    for one in histories:
+        longest = max(longest, len(one.rows))
         if part and (longest * (len(part) + 1) > _ROWS_AT_ONCE or len(part) == _USERS_AT_ONCE):
-            yield users, part
-            users, part, longest = [], [], int(end - start)
-        users.append(user)
-        part.append(history(log.items[start:end], labels[start:end], log.weights[start:end]))
+            yield part
+            part, longest = [], len(one.rows)
+        part.append(one)
     if part:
-        yield users, part
+        yield part
+
+
+def histories_of(log: Interactions, liked_from: float | None) -> Iterator[tuple[list[ItemId], list[History]]]:
+    """Chunks of users and their histories, in the log's order."""
+    labels, start = labels_of(log, liked_from), 0
+    spans = zip(log.offsets[:-1], log.offsets[1:], strict=True)
+    everyone = (history(log.items[a:b], labels[a:b], log.weights[a:b]) for a, b in spans)
+    for part in chunks(everyone):
+        yield log.users.slice(start, len(part)).to_list(), part
+        start += len(part)
 
 
 def recommendations(
@@ -47,30 +54,33 @@ def recommendations(
     Raises:
         InvalidDataError: if a further user is in the log too, or has an id of another type.
     """
-    frames = []
-    for users, part in histories_of(log, liked_from):
-        frames.append(_frame(log.users, users, found_for(part), catalog))
-    if more:
-        extra = id_column(pl.Series(list(more)), "`users`")
-        both = [user for user in more if user in set(log.users.to_list())]
-        if extra.dtype != log.users.dtype or both:
-            raise InvalidDataError(
-                f"`users` are users without history, with ids like those of the histories ({log.users.dtype}); "
-                f"these have ids of type {extra.dtype}, and {len(both):,} have a history: {few(both)}."
-            )
+    extra = list(dict.fromkeys(more))
+    there = set(log.users.to_list()) if extra else set()
+    both = [user for user in extra if user in there]
+    kind = id_column(pl.Series(extra), "`users`").dtype if extra else log.users.dtype
+    if both or (kind != log.users.dtype and len(log)):
+        raise InvalidDataError(
+            f"`users` are users without history, with ids like those of the histories ({log.users.dtype}); these have "
+            f"ids of type {kind}, and {len(both):,} have a history: {few(both)}."
+        )
+    frames = [_frame(log.users, users, found_for(part), catalog) for users, part in histories_of(log, liked_from)]
+    if extra:
         zero_shot = found_for([history([])])[0]
-        frames.append(_frame(log.users, list(more), [zero_shot] * len(more), catalog))
-    return pl.concat(frames)
+        frames.append(_frame(pl.Series(extra, dtype=kind), extra, [zero_shot] * len(extra), catalog))
+    return pl.concat(frames) if frames else _frame(log.users, [], [], catalog)
 
 
 def _frame(like: pl.Series, users: Sequence[ItemId], found: Found, catalog: Catalog) -> pl.DataFrame:
     sizes = [len(rows) for rows, _ in found]
     ranks = [np.arange(1, size + 1) for size in sizes]
+    rows, scores = ([pair[i] for pair in found] or [np.empty(0, np.int64)] for i in (0, 1))
     return pl.DataFrame(
         {
-            "user_id": pl.Series(users, dtype=like.dtype).gather(np.repeat(np.arange(len(users)), sizes)),
-            "rank": pl.Series(np.concatenate(ranks), dtype=pl.Int32),
-            "item_id": catalog.ids.gather(np.concatenate([rows for rows, _ in found])),
-            "score": pl.Series(np.concatenate([scores for _, scores in found]), dtype=pl.Float32),
+            "user_id": pl.Series(users, dtype=like.dtype).gather(
+                np.repeat(np.arange(len(users)), sizes).astype(np.int64)
+            ),
+            "rank": pl.Series(np.concatenate(ranks or [np.empty(0, np.int64)]), dtype=pl.Int32),
+            "item_id": catalog.ids.gather(np.concatenate(rows)),
+            "score": pl.Series(np.concatenate(scores), dtype=pl.Float32),
         }
     )

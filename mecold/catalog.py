@@ -5,7 +5,7 @@ A catalogue is never changed in place: `extended` returns a new one, so that a r
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,9 @@ from mecold.frames import Columns, FrameLike, id_column, read_frame, require
 from mecold.types import ItemId
 
 USUAL_FIELDS = ("title", "name", "brand", "author", "category", "genres", "grapes", "country", "region", "description")
+
+
+_TEXTUAL = (pl.String, pl.Categorical, pl.Enum)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class TextTemplate:
     separator: str = ". "
     max_chars: int = 300
 
+    def narrowed(self, frame: pl.DataFrame) -> "TextTemplate":
+        """This template without the columns that a later frame of items does not have; unless it has none of them."""
+        there = tuple(name for name in self.fields or () if name in frame.columns)
+        return replace(self, fields=there) if there else self
+
     def columns(self, frame: pl.DataFrame) -> tuple[str, ...]:
         """The columns that will make the text.
 
@@ -42,7 +50,7 @@ class TextTemplate:
             require(frame, self.fields, "items")
             return self.fields
         usual = tuple(name for name in USUAL_FIELDS if name in frame.columns)
-        strings = tuple(n for n, t in frame.schema.items() if t == pl.String and n != "item_id")
+        strings = tuple(n for n, t in frame.schema.items() if t in _TEXTUAL and n != "item_id")
         if not (usual or strings):
             raise InvalidDataError(
                 f"The items have no text column among {few(frame.columns, 20)}. Name the columns that describe an item "
@@ -52,7 +60,7 @@ class TextTemplate:
 
     def render(self, frame: pl.DataFrame) -> tuple[list[str], int]:
         """One text per row, and how many rows had a field cut."""
-        fields = [_clean(pl.col(name)).alias(name) for name in self.columns(frame)]
+        fields = [_clean(frame[name]) for name in self.columns(frame)]
         cleaned = frame.select(fields)
         cut = pl.any_horizontal(pl.all().str.len_chars() > self.max_chars).fill_null(value=False)
         short = pl.all().str.slice(0, self.max_chars).str.strip_chars()
@@ -65,8 +73,16 @@ class TextTemplate:
         return cleaned.select(short).select(text.alias("text"))["text"].to_list(), cut_rows
 
 
-def _clean(column: pl.Expr) -> pl.Expr:
-    """Text with control characters and runs of white space turned into one space; null stays null."""
+def _clean(column: pl.Series) -> pl.Series:
+    """Text with control characters and runs of white space turned into one space; null and NaN are no text."""
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    if column.dtype in (pl.List, pl.Array):
+        column = column.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
+    elif column.dtype.is_nested():
+        raise InvalidDataError(
+            f"The item column '{column.name}' holds {column.dtype}, which is no text. Flatten it first."
+        )
     return column.cast(pl.String).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
 
 
@@ -79,12 +95,14 @@ class Catalog:
         texts: item texts by row; "" where an item has none.
         row_of: id -> row of the items that are there.
         notes: what was set aside while reading, with counts.
+        fields: columns that made the texts.
     """
 
     ids: pl.Series
     texts: tuple[str, ...] = field(repr=False)
     row_of: dict[ItemId, int] = field(repr=False)
     notes: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -107,7 +125,8 @@ class Catalog:
         require(frame, ["item_id"], "items")
         if frame.is_empty():
             raise InvalidDataError("The items are empty: there is nothing to recommend.")
-        texts, cut = (template or TextTemplate()).render(frame)
+        template = template or TextTemplate()
+        texts, cut = template.render(frame)
         table = pl.DataFrame({"item_id": id_column(frame["item_id"], "item_id of the items"), "text": texts})
         distinct = table.unique(maintain_order=True)
         twice = distinct.filter(distinct["item_id"].is_duplicated())["item_id"].unique(maintain_order=True)
@@ -125,12 +144,14 @@ class Catalog:
             notes.append(f"{empty:,} items have no text: they are found by their interactions only")
         if notes:
             warnings.warn("Items: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
-        return cls.of(distinct["item_id"], distinct["text"].to_list(), tuple(notes))
+        return replace(
+            cls.of(distinct["item_id"], distinct["text"].to_list()), notes=tuple(notes), fields=template.columns(frame)
+        )
 
     @classmethod
-    def of(cls, ids: pl.Series, texts: Sequence[str], notes: tuple[str, ...] = ()) -> "Catalog":
+    def of(cls, ids: pl.Series, texts: Sequence[str]) -> "Catalog":
         """A catalogue of distinct, checked ids."""
-        return cls(ids, tuple(texts), {item: row for row, item in enumerate(ids.to_list())}, notes)
+        return cls(ids, tuple(texts), {item: row for row, item in enumerate(ids.to_list())})
 
     def __len__(self) -> int:
         """Number of items that are there."""

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mecold import __version__
+from mecold import store
 from mecold.catalog import TextTemplate
 from mecold.encoder import TextEncoder
 from mecold.errors import InvalidDataError, MecoldError
@@ -24,6 +24,7 @@ from mecold.meta.config import MetaConfig
 from mecold.model_folder import DEFAULT_MODEL
 from mecold.recommender import Recommender
 from mecold.types import ItemId, Recommendation
+from mecold.version import __version__
 
 app = typer.Typer(
     help="Few-shot recommendations for cold users and cold items.",
@@ -46,7 +47,7 @@ def _explained() -> Iterator[None]:
         warnings.simplefilter("always")
         try:
             yield
-        except (MecoldError, ImportError) as error:
+        except (MecoldError, ImportError, OSError) as error:
             _err.print(f"[red]error:[/red] {_escaped(str(error))}")
             raise typer.Exit(1) from error
         finally:
@@ -94,14 +95,20 @@ def fit(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
             index=index, device=device, rng=seed, progress=not json_,
         )  # fmt: skip
+        store.check_target(out)
         log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
+        nowhere = [
+            f"{ours}={theirs}" for ours, theirs in mapping.items() if theirs not in {*log.columns, *shop.columns}
+        ]
+        if nowhere:
+            raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
         report = recommender.fit_meta(
             log, shop, on_unknown=on_unknown,
             interaction_columns={ours: theirs for ours, theirs in mapping.items() if theirs in log.columns},
             item_columns={ours: theirs for ours, theirs in mapping.items() if theirs in shop.columns},
         )  # fmt: skip
         recommender.save(out)
-        held_out = {int(k): v[-1][1] for k in (0, 1, 3, 5, 10) if (v := report.curve(f"held_out/ndcg@10/{k}"))}
+        held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
         answer = {
             "model": str(out),
             "seconds": round(report.seconds, 1),
@@ -137,6 +144,8 @@ def recommend(
     with _explained():
         recommender = Recommender.load(model)
         if history is None:
+            if out is not None:
+                raise InvalidDataError("--out goes with --history; for one user the list is printed.")
             user = recommender.adapt_user(_ids([*items, *(more or [])], recommender), on_unknown=on_unknown)
             _show_list(recommender, recommender.recommend(user, k), json_)
             return
@@ -198,7 +207,11 @@ def _show(values: dict[str, Any], as_json: bool, title: str) -> None:
         return
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in values.items():
-        text = ", ".join(f"{k}: {round(v, 4)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        text = (
+            ", ".join(f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else str(value)
+        )
         table.add_row(name, _escaped(text))
     _out.print(table)
 

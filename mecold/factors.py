@@ -160,7 +160,7 @@ def moments(
 
     Args:
         items: rows of the catalogue, user after user, oldest first.
-        weights: weight of each interaction.
+        weights: weight of each interaction in the symmetric channel; the directed one reads order alone.
         offsets: where each user's history starts and ends.
         fitted: rows of the items that get factors.
         n_items: size of the catalogue.

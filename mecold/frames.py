@@ -18,7 +18,6 @@ FrameLike: TypeAlias = Any
 Columns: TypeAlias = Mapping[str, str]
 """Canonical column name -> the caller's column name, for those that differ."""
 
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
@@ -45,7 +44,8 @@ def read_frame(source: FrameLike, what: str, columns: Columns | None = None) -> 
 
 
 def _read_path(path: Path, what: str) -> pl.DataFrame:
-    reader = _READERS.get(path.suffix.lower())
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": _read_csv}
+    reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidDataError(f"Cannot read the {what} from '{path}': the name must end in .parquet or .csv.")
     if not path.is_file():
@@ -54,6 +54,25 @@ def _read_path(path: Path, what: str) -> pl.DataFrame:
         return reader(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InvalidDataError(f"Cannot read the {what} from '{path}': {error}") from error
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    """A csv file, its column types settled by all of their values: `007` stays the string it is."""
+    frame = pl.read_csv(path, infer_schema=False)
+    return frame.with_columns([_typed(column) for column in frame.get_columns()])
+
+
+def _typed(column: pl.Series) -> pl.Series:
+    values = column.drop_nulls()
+    if values.is_empty():
+        return column.cast(pl.Null)
+    if values.str.contains(r"^(0|-?[1-9][0-9]{0,17})$").all():
+        return column.cast(pl.Int64)
+    if values.str.contains(r"^-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?$").all():
+        return column.cast(pl.Float64)
+    if values.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|$)").all():
+        return column.str.to_datetime()
+    return column
 
 
 def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
@@ -70,6 +89,10 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
         ) from error
     try:
         frame: pl.DataFrame = known.to_polars()
+    except ImportError as error:
+        raise InvalidDataError(
+            f"To read the {what} from pandas, pyarrow must be there: pip install pyarrow."
+        ) from error
     except Exception as error:  # whatever kind the library behind raises, e.g. on a column of mixed Python objects
         raise InvalidDataError(
             f"The {what} cannot be converted: {error}. A column that mixes types (strings and integers, say) must be "
@@ -130,7 +153,7 @@ def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None
     if name not in frame.columns:
         return None
     column = frame[name]
-    if column.dtype.is_temporal():
+    if column.dtype in (pl.Date, pl.Datetime):
         column = column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
     elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
         raise InvalidDataError(f"{name} of the {what} holds {column.dtype}; it must be numeric (or a date for a time).")

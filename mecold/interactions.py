@@ -5,8 +5,8 @@ It knows ids and frames; rows of the catalogue come from `Catalog`.
 
 import hashlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 from mecold.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 
@@ -32,6 +33,7 @@ class Interactions:
         ratings: the ratings, or None where there are none.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
         notes: what was set aside while reading, with counts.
+        unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
 
     users: pl.Series
@@ -41,6 +43,7 @@ class Interactions:
     ratings: Float32[np.ndarray, " rows"] | None = None
     times: Float64[np.ndarray, " rows"] | None = None
     notes: tuple[str, ...] = ()
+    unknown: Mapping[ItemId, tuple[ItemId, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -50,6 +53,7 @@ class Interactions:
         *,
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
+        may_be_empty: bool = False,
     ) -> "Interactions":
         """Read and check a log.
 
@@ -61,6 +65,7 @@ class Interactions:
             catalog: the items; its rows are what the histories refer to.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with interactions of items outside the catalogue.
+            may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
 
         Raises:
             InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive.
@@ -71,19 +76,22 @@ class Interactions:
         """
         frame = read_frame(source, "interactions", columns)
         require(frame, ["user_id", "item_id"], "interactions")
-        if frame.is_empty():
+        if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
         log = _canonical(frame)
         rows, notes = _known_rows(log, catalog, on_unknown)
-        log = log.with_columns(rows).filter(pl.col("row") >= 0)
-        if log.is_empty():
+        everyone = log.with_columns(rows)
+        log = everyone.filter(pl.col("row") >= 0)
+        if log.is_empty() and not may_be_empty:
             raise UnknownItemError("No interaction is of an item in the catalogue. Do both frames use the same ids?")
         kept = _ordered(log).unique(["user_id", "row"], keep="first", maintain_order=True)
         if kept.height < log.height:
             notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; the first counts")
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
-        return _grouped(kept, tuple(notes))
+        aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
+        unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
+        return _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -147,8 +155,16 @@ def _ordered(log: pl.DataFrame) -> pl.DataFrame:
     return log.with_columns(pl.Series("shuffle", keys)).sort(["user_id", "shuffle"], maintain_order=True)
 
 
-def _grouped(log: pl.DataFrame, notes: tuple[str, ...]) -> Interactions:
-    sizes = log.group_by("user_id", maintain_order=True).len()
+def _grouped(
+    log: pl.DataFrame, users: pl.Series, notes: tuple[str, ...], unknown: Mapping[ItemId, tuple[ItemId, ...]]
+) -> Interactions:
+    """The ordered log by user; users whose items are all unknown have an empty history."""
+    found = log.group_by("user_id", maintain_order=True).len()
+    sizes = (
+        pl.DataFrame([users])
+        .join(found, on="user_id", how="left", maintain_order="left")
+        .with_columns(pl.col("len").fill_null(0).cast(pl.Int64))
+    )
     time = next((name for name in ("timestamp", "position") if name in log.columns), None)
     return Interactions(
         users=sizes["user_id"],
@@ -158,4 +174,5 @@ def _grouped(log: pl.DataFrame, notes: tuple[str, ...]) -> Interactions:
         ratings=log["rating"].to_numpy().astype(np.float32) if "rating" in log.columns else None,
         times=None if time is None else log[time].to_numpy().astype(np.float64),
         notes=notes,
+        unknown=unknown,
     )

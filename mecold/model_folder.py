@@ -27,7 +27,9 @@ def find_model(name: str) -> Path:
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*"]
     try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=patterns))
+        cached = Path(snapshot_download(name, local_files_only=True, allow_patterns=patterns))
+        if any(cached.glob("*.safetensors")) and (cached / "config.json").is_file():
+            return cached  # a snapshot may be partial
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
         pass  # not in the hub cache: the next places are tried below
     if name == DEFAULT_MODEL and (bundled := _bundled_folder()) is not None:

@@ -6,7 +6,7 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from mecold import store
-from mecold.arguments import check_k, check_state, read_history
-from mecold.batch import histories_of, recommendations
+from mecold.arguments import check_k, check_state, listed, read_history
+from mecold.batch import chunks, histories_of, recommendations
 from mecold.catalog import Catalog, TextTemplate
 from mecold.encoder import Encoder, TextEncoder
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
 from mecold.factors import ItemFactors
-from mecold.frames import Columns, FrameLike
+from mecold.frames import Columns, FrameLike, read_frame
 from mecold.interactions import Interactions, OnUnknown
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
@@ -65,8 +65,7 @@ class Recommender:
         self._kind = index
         self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         self._rng = np.random.default_rng(rng)
-        self._model: Model | None = None
-        self._shelf: Shelf | None = None
+        self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
         self._lock = threading.Lock()
 
     # ---- learning
@@ -113,7 +112,10 @@ class Recommender:
         )
         shelf = Shelf.of(catalog, fitted.space, self._kind)
         with self._lock:
-            self._model, self._shelf = model, shelf
+            self._state = (model, shelf)
+            self.template = replace(
+                self.template, fields=catalog.fields
+            )  # later items are described by the same columns
         return fitted.report
 
     # ---- adapting
@@ -150,11 +152,11 @@ class Recommender:
         """
         model, shelf = self._ready()
         states: dict[ItemId, UserState] = {}
-        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown)
+        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
         for users, part in histories_of(log, self.config.liked_from):
             queries = self._queries(model, shelf, pad(part)).cpu().numpy()
             for user, one, query in zip(users, part, queries, strict=True):
-                seen = tuple(shelf.ids(one.rows))
+                seen = (*shelf.ids(one.rows), *log.unknown.get(user, ()))
                 states[user] = UserState(query, seen, len(one.rows), model.fingerprint)
         return states
 
@@ -186,11 +188,11 @@ class Recommender:
         check_k(k)
         check_state(user, model)
         query = torch.from_numpy(user.query.copy()).to(self._device)[None]
-        hidden = shelf.hidden([*exclude, *(() if include_seen else user.seen)])
+        hidden = shelf.hidden([*listed(exclude, "exclude"), *(() if include_seen else user.seen)])
         if among is None:
             rows, scores = shelf.index.search(shelf.space.item, shelf.dead, query, k, [hidden])[0]
         else:
-            allowed = np.unique(shelf.catalog.rows(among, "the items in `among`"))
+            allowed = np.unique(shelf.catalog.rows(listed(among, "among"), "the items in `among`"))
             rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), query, k)
         return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
 
@@ -219,7 +221,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown)
+        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
         def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
             queries = self._queries(model, shelf, pad(part))
@@ -262,7 +264,8 @@ class Recommender:
         size = len(rows.rows)
         masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
         variants = [History(rows.rows, labels, rows.weights) for labels in masked]
-        scores = (self._queries(model, shelf, pad(variants)) @ shelf.space.item[row]).cpu().numpy()
+        found = [self._queries(model, shelf, pad(part)) @ shelf.space.item[row] for part in chunks(variants)]
+        scores = torch.cat(found).cpu().numpy()
         parts = zip(shelf.ids(rows.rows), (scores[1:-1] - scores[0]).tolist(), strict=True)
         ordered = sorted(parts, key=lambda part: -part[1])
         return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
@@ -275,11 +278,9 @@ class Recommender:
         Raises:
             InvalidDataError: on items that cannot be used, or that are there already (use `update_items`).
         """
-        model, _ = self._ready()
-        new = Catalog.read(items, template=self.template, columns=columns)
-        fresh = self._cold(model, new)
         with self._lock:
-            shelf = self._held()
+            model, shelf = self._ready()
+            new, fresh = self._described(model, items, columns)
             there = [item for item in new.row_of if item in shelf.catalog.row_of]
             if there:
                 raise InvalidDataError(
@@ -287,7 +288,7 @@ class Recommender:
                     "Use update_items to change them."
                 )
             shelf.catalog.check_kind(new.ids, "new items")
-            self._shelf = shelf.changed([], new, fresh)
+            self._state = (model, shelf.changed([], new, fresh))
 
     def update_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
         """Give items new texts; what their interactions say stays.
@@ -295,14 +296,12 @@ class Recommender:
         Raises:
             UnknownItemError: naming items that are not there (use `add_items`).
         """
-        model, _ = self._ready()
-        new = Catalog.read(items, template=self.template, columns=columns)
-        fresh = self._cold(model, new)
         with self._lock:
-            shelf = self._held()
+            model, shelf = self._ready()
+            new, fresh = self._described(model, items, columns)
             rows = shelf.catalog.rows(new.row_of, "the items to update")
             updated = with_new_text(shelf.space, rows, fresh, model.head.layout)
-            self._shelf = shelf.changed(new.row_of, new, updated)
+            self._state = (model, shelf.changed(new.row_of, new, updated))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
         """Take items out of the catalogue; users who have them keep their states.
@@ -311,17 +310,14 @@ class Recommender:
             UnknownItemError: naming items that are not there; none is removed then.
             InvalidDataError: if nothing would be left.
         """
-        model, _ = self._ready()
-        leaving = list(dict.fromkeys(ids))
+        leaving = list(dict.fromkeys(listed(ids, "ids")))
         with self._lock:
-            shelf = self._held()
+            model, shelf = self._ready()
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
             nothing = Catalog.of(shelf.catalog.ids.clear(), [])
-            empty = shelf.space.item[:0]
-            rows = ItemSpace(empty, empty, shelf.space.popularity[:0], model.gram)
-            self._shelf = shelf.changed(leaving, nothing, rows)
+            self._state = (model, shelf.changed(leaving, nothing, shelf.space.head(0)))
 
     # ---- keeping
 
@@ -352,24 +348,23 @@ class Recommender:
             encoder, config=content.config, template=content.template, index=content.kind, device=device,
             progress=progress,
         )  # fmt: skip
-        made._model, made._shelf = content.place(made._device)
+        made._state = content.place(made._device)
         if encoder is not None:
-            made._check_encoder(made._model)
+            made._check_encoder(content.model)
         return made
 
     def text_of(self, item: ItemId) -> str:
         """The text that an item was encoded from."""
-        shelf = self._held()
+        _, shelf = self._ready()
         return shelf.catalog.texts[int(shelf.catalog.rows([item], "the items")[0])]
 
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint."""
         model, shelf = self._ready()
         layout = model.head.layout
-        cold = ~(shelf.space.item[~shelf.dead][:, : layout.slices[-2].start] != 0).any(1)
         return {
             "items": len(shelf.catalog),
-            "cold_items": int(cold.sum()),
+            "cold_items": int((shelf.space.cold & ~shelf.dead).sum()),
             "item_ids": shelf.catalog.kind,
             "dim": layout.dim,
             "channels": dict(zip(layout.names, layout.widths, strict=True)),
@@ -383,12 +378,9 @@ class Recommender:
     # ---- inside
 
     def _ready(self) -> tuple[Model, Shelf]:
-        if self._model is None or self._shelf is None:
+        if self._state is None:
             raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
-        return self._model, self._shelf
-
-    def _held(self) -> Shelf:
-        return self._ready()[1]
+        return self._state
 
     def _queries(self, model: Model, shelf: Shelf, support: Support) -> Tensor:
         with torch.inference_mode():
@@ -401,10 +393,19 @@ class Recommender:
         return self._encoder
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        vectors = torch.from_numpy(np.array(self._known_encoder().encode(texts, progress=self.progress)))
-        empty = [row for row, text in enumerate(texts) if not text]
-        vectors[empty] = 0.0  # an item without text says nothing; "" has an embedding all the same
-        return vectors.to(self._device)
+        """Text vectors; an item without text says nothing and stays at zero."""
+        rows = [row for row, text in enumerate(texts) if text]
+        found = np.asarray(
+            self._known_encoder().encode([texts[row] for row in rows], progress=self.progress), np.float32
+        )
+        if found.ndim != 2 or len(found) != len(rows) or not np.isfinite(found).all():
+            raise EncoderError(
+                f"The encoder returned shape {found.shape} for {len(rows):,} texts, or values that are not finite; it must "
+                "return one finite row per text."
+            )
+        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+        vectors[rows] = found
+        return torch.from_numpy(vectors).to(self._device)
 
     def _check_encoder(self, model: Model) -> None:
         mine = self._known_encoder().fingerprint
@@ -414,7 +415,10 @@ class Recommender:
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
             )
 
-    def _cold(self, model: Model, new: Catalog) -> ItemSpace:
+    def _described(self, model: Model, items: FrameLike, columns: Columns | None) -> tuple[Catalog, ItemSpace]:
+        """New items and their rows as cold items."""
         self._check_encoder(model)
+        frame = read_frame(items, "items", columns)
+        new = Catalog.read(frame, template=self.template.narrowed(frame))
         with torch.inference_mode():
-            return cold_rows(model.tower, model.head.layout, self._encode(new.texts), model.gram)
+            return new, cold_rows(model, self._encode(new.texts))

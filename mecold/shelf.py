@@ -4,6 +4,7 @@ Rows are only ever appended. A removed item's row stays until enough have gather
 that must be built is rebuilt when the rows that it does not cover have become many.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mecold.catalog import Catalog
-from mecold.index import FaissIndex, ItemIndex, make_index, top_rows
-from mecold.tower import ItemSpace, ItemTower, Layout
+from mecold.errors import DataWarning, InvalidDataError
+from mecold.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
+from mecold.model import Model
+from mecold.tower import ItemSpace, Layout
 from mecold.types import ItemId
 
 _SLACK = 0.2  # share of dead rows, or of rows outside a built index, at which the shelf is packed
@@ -43,6 +46,15 @@ class Shelf:
         """A shelf of live rows only."""
         dead = torch.zeros(len(space.item), dtype=torch.bool, device=space.item.device)
         return cls(catalog, space, dead, index or make_index(kind, space.item), kind)
+
+    @classmethod
+    def rebuilt(cls, catalog: Catalog, space: ItemSpace, kind: str) -> "Shelf":
+        """A shelf of live rows; should FAISS no longer build over what is left, it is searched exactly, with a warning."""
+        try:
+            return cls.of(catalog, space, kind)
+        except InvalidDataError as error:
+            warnings.warn(f"{error} Searching exactly meanwhile.", DataWarning, stacklevel=4)
+            return cls.of(catalog, space, kind, ExactIndex())
 
     def changed(self, gone: Iterable[ItemId], new: Catalog, rows: ItemSpace) -> "Shelf":
         """This shelf without the items in `gone`, and with the items of `new` behind."""
@@ -84,6 +96,7 @@ def _joined(space: ItemSpace, rows: ItemSpace) -> ItemSpace:
         torch.cat([space.support, rows.support]),
         torch.cat([space.item, rows.item]),
         torch.cat([space.popularity, rows.popularity]),
+        torch.cat([space.cold, rows.cold]),
         space.gram,
     )
 
@@ -92,19 +105,20 @@ def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shel
     alive = (~dead).nonzero()[:, 0]
     rows = alive.cpu().numpy()
     kept = Catalog.of(catalog.ids.gather(rows), [catalog.texts[row] for row in rows.tolist()])
-    thin = ItemSpace(space.support[alive], space.item[alive], space.popularity[alive], space.gram)
-    return Shelf.of(kept, thin, kind)
+    thin = ItemSpace(space.support[alive], space.item[alive], space.popularity[alive], space.cold[alive], space.gram)
+    return Shelf.rebuilt(kept, thin, kind)
 
 
-def cold_rows(tower: ItemTower, layout: Layout, vectors: Float[Tensor, "items text_dim"], gram: Tensor) -> ItemSpace:
+def cold_rows(model: Model, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
     """Vectors of items that nobody has touched: text and the popularity it suggests, no factors."""
+    layout, tower = model.head.layout, model.tower
     item = vectors.new_zeros(len(vectors), layout.dim)
     popularity = tower.expected_popularity(vectors)
     text, popular = layout.slices[-2:]
     item[:, text], item[:, popular] = tower.text(vectors), popularity[:, None]
     support = item.clone()
     support[:, popular] = 0.0
-    return ItemSpace(support, item, popularity, gram)
+    return ItemSpace(support, item, popularity, torch.ones_like(popularity, dtype=torch.bool), model.gram)
 
 
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
@@ -113,7 +127,6 @@ def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemS
     text, popular = layout.slices[-2:]
     support, item, popularity = old.support[at].clone(), old.item[at].clone(), old.popularity[at].clone()
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
-    was_cold = ~(item[:, : text.start] != 0).any(1)
-    popularity = torch.where(was_cold, fresh.popularity, popularity)
+    popularity = torch.where(old.cold[at], fresh.popularity, popularity)
     item[:, popular] = popularity[:, None]
-    return ItemSpace(support, item, popularity, old.gram)
+    return ItemSpace(support, item, popularity, old.cold[at], old.gram)

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import mecold
 from mecold.catalog import Catalog, TextTemplate
 from mecold.errors import ModelFileError, few
 from mecold.factors import FactorConfig
@@ -30,6 +29,7 @@ from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
 from mecold.shelf import Shelf
 from mecold.tower import ItemSpace, ItemTower, Layout
+from mecold.version import __version__
 
 FORMAT = 1
 
@@ -49,11 +49,7 @@ class Content:
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
         model = self.model.to(device)
-        support, item, popularity = (
-            part.to(device) for part in (self.space.support, self.space.item, self.space.popularity)
-        )
-        space = ItemSpace(support, item, popularity, model.gram)
-        return model, Shelf.of(self.catalog, space, self.kind, self.index)
+        return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index)
 
 
 def save(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
@@ -69,8 +65,7 @@ def save(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) 
         ModelFileError: if the folder holds something that is not a model.
     """
     folder = folder.absolute()
-    if folder.exists() and not _is_model(folder):
-        raise ModelFileError(f"'{folder}' exists and is not a mecold model; nothing was written. Name another folder.")
+    check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
     fresh, old = (folder.with_name(f".{folder.name}.{kind}-{mark}") for kind in ("new", "old"))
@@ -90,8 +85,29 @@ def save(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) 
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_target(folder: Path) -> None:
+    """Refuse to replace anything but a model.
+
+    Raises:
+        ModelFileError: if the folder holds something else, or other files beside a model.
+    """
+    if folder.exists() and not _is_model(folder):
+        raise ModelFileError(
+            f"'{folder}' exists and is not a mecold model, or holds other files too; nothing was written. Name another "
+            "folder."
+        )
+
+
 def _is_model(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / "config.json").is_file() or not any(folder.iterdir()))
+    """True for an empty folder, or one that holds a mecold model and nothing else: it will be replaced as a whole."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return "format" in config and names <= {"config.json", *config["sha256"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return not names
 
 
 def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
@@ -99,6 +115,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
     state |= {f"head.{name}": value for name, value in model.head.state_dict().items()} | {"gram": model.gram}
     save_file(_plain(state), folder / "weights.safetensors")
     items = {"support": shelf.space.support, "item": shelf.space.item, "popularity": shelf.space.popularity}
+    items["cold"] = shelf.space.cold
     save_file(_plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
@@ -107,7 +124,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
     layout = model.head.layout
     config = {
         "format": FORMAT,
-        "mecold": mecold.__version__,
+        "mecold": __version__,
         "encoder": model.encoder,
         "layout": {"names": layout.names, "widths": layout.widths},
         "text_dim": model.tower.project.in_features,
@@ -157,13 +174,13 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         raise ModelFileError(f"There is no mecold model in '{folder}' (no config.json).{hint}")
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version, sums = config["format"], config["sha256"]
+        version, sums = config["format"], dict(config["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"'{path}' is damaged: {error!r}. Restore it, or fit and save again.") from error
     if version != FORMAT:
         raise ModelFileError(
             f"The model in '{folder}' has format {version}, written by mecold {config.get('mecold')}; this is mecold "
-            f"{mecold.__version__}, which reads format {FORMAT}. Update mecold, or fit and save again."
+            f"{__version__}, which reads format {FORMAT}. Update mecold, or fit and save again."
         )
     stated = config.pop("self", None)
     bad = [] if stated == _hash_of(config) else ["config.json"]
@@ -196,7 +213,7 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         module.requires_grad_(requires_grad=False).eval()
     model = Model(tower, head, config["encoder"], weights["gram"], (folder / "fit_log.jsonl").read_text("utf-8"))
     items = load_file(folder / "items.safetensors")
-    space = ItemSpace(items["support"], items["item"], items["popularity"], weights["gram"])
+    space = ItemSpace(items["support"], items["item"], items["popularity"], items["cold"], weights["gram"])
     table = pl.read_parquet(folder / "items.parquet")
     if table.height != len(space.item):
         raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space.item):,} vectors.")

@@ -50,23 +50,20 @@ def history(
     rows: Sequence[int] | np.ndarray,
     labels: Sequence[float] | np.ndarray | None = None,
     weights: Sequence[float] | np.ndarray | None = None,
-    times: Sequence[float] | np.ndarray | None = None,
 ) -> History:
-    """A history in the order given, or in order of time where times are given.
+    """A history, oldest row first.
 
     Args:
         rows: rows of the item space.
         labels: one per row; 1 by default.
         weights: one per row; 1 by default.
-        times: one per row; they order the rows; ties keep their order (measured: order inside a basket tells something).
     """
     size = len(rows)
-    order = np.arange(size) if times is None else np.argsort(np.asarray(times), kind="stable")
     ones = np.ones(size, np.float32)
     return History(
-        np.asarray(rows, dtype=np.int64)[order],
-        ones if labels is None else np.asarray(labels, dtype=np.float32)[order],
-        ones if weights is None else np.asarray(weights, dtype=np.float32)[order],
+        np.asarray(rows, dtype=np.int64),
+        ones if labels is None else np.asarray(labels, dtype=np.float32),
+        ones if weights is None else np.asarray(weights, dtype=np.float32),
     )
 
 

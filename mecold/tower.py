@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mecold.factors import FactorPair
@@ -48,13 +48,25 @@ class ItemSpace:
         support: what an item says about a user who has it.
         item: what the item is found by; scores are `query @ item.T`.
         popularity: standardised log count, or its prediction from text; the last column of `item`.
+        cold: True for items that nobody has touched: no factors, popularity guessed from the text.
         gram: mean outer product of `item` over the catalogue.
     """
 
     support: Float[Tensor, "items dim"]
     item: Float[Tensor, "items dim"]
     popularity: Float[Tensor, " items"]
+    cold: Bool[Tensor, " items"]
     gram: Float[Tensor, "dim dim"]
+
+    def head(self, size: int) -> "ItemSpace":
+        """The first rows."""
+        return ItemSpace(self.support[:size], self.item[:size], self.popularity[:size], self.cold[:size], self.gram)
+
+    def to(self, device: torch.device) -> "ItemSpace":
+        """The same space on another device."""
+        return ItemSpace(
+            *(part.to(device) for part in (self.support, self.item, self.popularity, self.cold, self.gram))
+        )
 
 
 def gramian(item: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
@@ -136,7 +148,7 @@ class ItemTower(nn.Module):
         item = torch.cat([pair.item * keep for pair in pairs.values()] + [text, popularity[:, None]], dim=1)
         nothing = torch.zeros_like(popularity)[:, None]
         support = torch.cat([pair.support * keep for pair in pairs.values()] + [text, nothing], dim=1)
-        return ItemSpace(support, item, popularity, gramian(item))
+        return ItemSpace(support, item, popularity, cold, gramian(item))
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""

@@ -100,8 +100,11 @@ class UserState:
         try:
             fields = json.loads(text)
             query = np.frombuffer(base64.b64decode(fields["query"], validate=True), dtype="<f4").astype(np.float32)
-            return cls(query, tuple(fields["seen"]), int(fields["shots"]), str(fields["model"]))
-        except (ValueError, KeyError, TypeError) as error:
+            seen, shots = tuple(fields["seen"]), int(fields["shots"])
+            if not all(isinstance(item, str | int) for item in seen):
+                raise TypeError("seen holds something that is no item id")
+            return cls(query, seen, shots, str(fields["model"]))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidDataError(
                 f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."
             ) from error

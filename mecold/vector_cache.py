@@ -5,7 +5,6 @@ One folder per encoder fingerprint holds `keys.bin` (32 bytes a row, sha256 of f
 their keys last; so a key that is there always has its vector, and readers need no lock.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -48,8 +47,8 @@ class VectorCache:
         self._dim = dim
         self._keys = self._folder / "keys.bin"
         self._vectors = self._folder / "vectors.bin"
-        self._known = np.empty((0, KEY_BYTES), np.uint8)
-        self._order = np.empty(0, np.int64)
+        # replaced as one value, so that threads may read while another refreshes
+        self._index = (np.empty((0, KEY_BYTES), np.uint8), np.empty(0, np.int64))
 
     def keys(self, texts: Sequence[str]) -> np.ndarray:
         """The key of each text, `(texts, 32)` bytes."""
@@ -63,13 +62,13 @@ class VectorCache:
 
     def find(self, keys: np.ndarray) -> Int64[np.ndarray, " keys"]:
         """Row of each key in the cache, -1 where it is not there (yet)."""
-        self._refresh()
-        if not len(self._known) or not len(keys):
+        known, order = self._refreshed()
+        if not len(known) or not len(keys):
             return np.full(len(keys), -1, np.int64)
-        heads, wanted = _heads(self._known)[self._order], _heads(keys)
+        heads, wanted = _heads(known)[order], _heads(keys)
         at = np.searchsorted(heads, wanted)
-        candidates = self._order[np.minimum(at, len(heads) - 1)]
-        return np.where((self._known[candidates] == keys).all(1), candidates, -1)
+        candidates = order[np.minimum(at, len(heads) - 1)]
+        return np.where((known[candidates] == keys).all(1), candidates, -1)
 
     def read(self, rows: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows dim"]:
         """Vectors of these rows, copied out of the memory map."""
@@ -90,11 +89,12 @@ class VectorCache:
                 file.write(keys[new].tobytes())
 
     def __len__(self) -> int:
-        self._refresh()
-        return len(self._known)
+        return len(self._refreshed()[0])
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        import fcntl  # POSIX only: without it there is no cache, but everything else
+
         with (self._folder / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -110,12 +110,14 @@ class VectorCache:
             if path.exists() and path.stat().st_size != rows * width:
                 os.truncate(path, rows * width)
 
-    def _refresh(self) -> None:
-        rows = self._rows_on_disk()
-        if rows != len(self._known):
+    def _refreshed(self) -> tuple[np.ndarray, np.ndarray]:
+        """All keys on disk, and their order by head."""
+        index, rows = self._index, self._rows_on_disk()
+        if rows != len(index[0]):
             with self._keys.open("rb") as file:
-                self._known = np.frombuffer(file.read(rows * KEY_BYTES), np.uint8).reshape(-1, KEY_BYTES)
-            self._order = np.argsort(_heads(self._known), kind="stable")
+                known = np.frombuffer(file.read(rows * KEY_BYTES), np.uint8).reshape(-1, KEY_BYTES)
+            index = self._index = (known, np.argsort(_heads(known), kind="stable"))
+        return index
 
 
 def _heads(keys: np.ndarray) -> np.ndarray:

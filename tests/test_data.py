@@ -83,7 +83,7 @@ def test_unknown_items_are_an_error_or_a_counted_warning():
     with pytest.raises(UnknownItemError, match=r"3 of 4 interactions are of 2 items.*'x', 'y'.*on_unknown='drop'"):
         read_log(rows)
     with pytest.warns(DataWarning, match="3 interactions of 2 unknown items"):
-        assert as_lists(read_log(rows, on_unknown="drop"), Catalog.read(ITEMS)) == {"u": ["a"]}
+        assert as_lists(read_log(rows, on_unknown="drop"), Catalog.read(ITEMS)) == {"u": ["a"], "v": []}
     with pytest.raises(UnknownItemError, match="No interaction"):
         read_log([("u", "x", 1)], on_unknown="drop")
 
@@ -190,3 +190,21 @@ def test_users_can_be_taken_out_of_a_log():
     assert as_lists(log.take([2, 0]), catalog) == {"w": ["b", "a"], "u": ["a", "b"]}
     assert log.take([]).items.shape == (0,)
     assert np.array_equal(log.lengths, [2, 1, 2])
+
+
+def test_csv_columns_are_typed_by_all_their_values(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title,price\n007,1984,1.5\n12,b,\n")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n5,12,2024-03-02\n5,007,2024-01-01\n")
+    catalog = Catalog.read(tmp_path / "items.csv")
+    assert catalog.ids.to_list() == ["007", "12"]
+    log = Interactions.read(tmp_path / "log.csv", catalog)
+    assert as_lists(log, catalog) == {5: ["007", "12"]}
+
+
+def test_odd_text_columns_become_text_or_a_clear_error():
+    items = pl.DataFrame({"item_id": [1], "title": [["a", "b"]], "brand": [float("nan")], "category": [3]})
+    assert Catalog.read(items).texts == ("a, b. 3",)
+    kind = pl.DataFrame({"item_id": [1], "kind": pl.Series(["x"], dtype=pl.Categorical)})
+    assert Catalog.read(kind).texts == ("x",)
+    with pytest.raises(InvalidDataError, match="'title' holds Struct"):
+        Catalog.read(pl.DataFrame({"item_id": [1], "title": [{"a": 1}]}))

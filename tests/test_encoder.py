@@ -170,3 +170,29 @@ def test_precomputed_vectors_are_checked(tmp_path):
         PrecomputedEncoder.of(["a", "a"], matrix)
     with pytest.raises(InvalidDataError, match="1 vectors are not finite"):
         PrecomputedEncoder.of(["a", "b"], np.array([[1.0], [np.nan]]))
+
+
+def test_threads_may_share_a_cache(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    store = cache(tmp_path)
+
+    def write(start):
+        for i in range(start, start + 100, 5):
+            keys = store.keys([f"t{j}" for j in range(i, i + 5)])
+            store.append(keys, np.full((5, 3), i, np.float32))
+            assert (store.find(keys) >= 0).all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [0, 100, 200, 300]))
+    assert len(store) == 400
+
+
+def test_a_partial_snapshot_in_the_hub_cache_does_not_hide_the_bundled_weights(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    assert (find_model("sentence-transformers/all-MiniLM-L6-v2") / "model.safetensors").is_file()
+
+
+def test_nothing_to_encode_is_an_empty_matrix(tmp_path):
+    assert TextEncoder(cache=tmp_path, device="cpu").encode([]).shape == (0, 384)

@@ -330,3 +330,27 @@ def test_trackers_hear_every_epoch_and_the_report_keeps_the_curves(shop, encoder
     lines = [json.loads(line) for line in report.to_jsonl().splitlines()]
     assert lines[0]["step"] == 0
     assert lines[-1]["best_step"] == report.best_step
+
+
+def test_without_held_out_users_training_counts_and_a_note_says_so(shop, encoder):
+    from mecold import Recommender
+
+    config = replace(SMALL, training=replace(SMALL.training, held_out=0.0))
+    recommender = Recommender(encoder, config=config, rng=0)
+    report = recommender.fit_meta(shop.interactions, shop.items)
+    assert report.best_step == 3
+    assert any("held out" in note for note in report.notes)
+
+
+def test_an_encoder_narrower_than_the_text_channel_is_fine(shop):
+    from mecold import Catalog, Recommender
+
+    narrow = word_vectors(list(Catalog.read(shop.items).texts), dim=10)
+    recommender = Recommender(narrow, config=replace(SMALL, text_rank=64), rng=0)
+    recommender.fit_meta(shop.interactions, shop.items)
+    assert recommender.info()["channels"]["text"] == 10
+
+
+def test_a_threshold_without_ratings_is_refused(shop, fit):
+    with pytest.raises(InvalidDataError, match="needs a rating column"):
+        fit(shop.interactions, shop.items, replace(SMALL, liked_from=3.0))

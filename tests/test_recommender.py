@@ -150,7 +150,7 @@ def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, 
 
     def score(support):
         query = fitted.adapt_user(support).query
-        return float(query @ fitted._shelf.space.item[item].numpy())
+        return float(query @ fitted._state[1].space.item[item].numpy())
 
     assert why.score == pytest.approx(score(history), abs=1e-4)
     assert why.base + sum(value for _, value in why.contributions) == pytest.approx(why.score, abs=1e-3)
@@ -234,3 +234,54 @@ def test_similar_items_share_the_product_type(fitted, shop):
     share = np.mean([kind[one.item] == kind[i] for i in ids for one in fitted.similar_items(i, k=2)])
     assert share > 10 / 60  # sixty types: chance is 1/60
     assert all(i not in names(fitted.similar_items(i, k=50)) for i in ids)
+
+
+def test_repeats_with_times_count_by_time_whatever_the_order_of_the_list(fitted):
+    rows = [Interaction("p1", time=9), Interaction("p2", time=5), Interaction("p1", time=1)]
+    assert fitted.adapt_user(rows) == fitted.adapt_user(rows[::-1])
+    assert fitted.adapt_user(rows).seen == ("p1", "p2")
+
+
+def test_one_bare_id_where_a_list_belongs_is_refused(fitted):
+    user = fitted.adapt_user([])
+    for settings in ({"exclude": "p5"}, {"among": "p5"}):
+        with pytest.raises(InvalidDataError, match="'p5' is one text"):
+            fitted.recommend(user, **settings)
+
+
+def test_users_whose_items_are_all_unknown_get_the_zero_shot_list(fitted):
+    frame = pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["p1", "gone", "gone"], "position": [0, 1, 0]})
+    with pytest.warns(UserWarning, match="2 interactions of 1 unknown items"):
+        lists = fitted.recommend_batch(frame, k=2, on_unknown="drop")
+    zero = names(fitted.recommend(fitted.adapt_user([]), k=2))
+    assert lists.filter(pl.col("user_id") == "b")["item_id"].to_list() == zero
+    with pytest.warns(UserWarning, match="unknown"):
+        states = fitted.adapt_users(frame, on_unknown="drop")
+    assert {user: state.seen for user, state in states.items()} == {"a": ("p1", "gone"), "b": ("gone",)}
+    nobody = fitted.recommend_batch(frame.clear(), k=2, users=["x"])
+    assert nobody["item_id"].to_list() == zero
+    assert fitted.recommend_batch(frame.clear(), k=2).height == 0
+
+
+def test_an_update_keeps_what_interactions_say_even_of_items_without_factors(shop, fit):
+    from dataclasses import replace
+
+    from tests.conftest import SMALL
+
+    recommender = fit(shop.interactions, shop.items, replace(SMALL, factors=replace(SMALL.factors, max_items=50)))
+    before = recommender.recommend(recommender.adapt_user([]), k=300)
+    recommender.update_items(shop.items)  # the same texts again
+    after = {one.item: one.score for one in recommender.recommend(recommender.adapt_user([]), k=300)}
+    assert after == pytest.approx({one.item: one.score for one in before}, abs=1e-5)
+    touched = set(shop.interactions["item_id"])
+    assert recommender.info()["cold_items"] == 300 - len(touched)
+
+
+def test_items_without_text_and_later_frames_with_fewer_columns_are_fine(shop, fit):
+    items = shop.items.with_columns(
+        [pl.when(pl.col("item_id") == "p3").then(None).otherwise(pl.col(c)).alias(c) for c in shop.items.columns[1:]]
+    )
+    with pytest.warns(UserWarning, match="1 items have no text"):
+        recommender = fit(shop.interactions, items)
+    recommender.add_items(pl.DataFrame({"item_id": ["new"], "title": ["one"], "note": ["not part of the text"]}))
+    assert recommender.text_of("new") == "one"

@@ -128,3 +128,41 @@ def test_another_encoder_is_refused(folder):
     other = PrecomputedEncoder.of(["one"], np.ones((1, 48)), "other")
     with pytest.raises(EncoderError, match="fitted with the encoder 'words"):
         Recommender.load(folder, encoder=other)
+
+
+def test_another_program_s_config_or_added_files_are_not_deleted(fitted, folder, tmp_path):
+    other = tmp_path / "bert"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "notes.md").write_text("mine")
+    for target in (other, folder):
+        with pytest.raises(ModelFileError, match="not a mecold model, or holds other files"):
+            fitted.save(target)
+    assert (other / "config.json").is_file()
+    assert (folder / "notes.md").read_text() == "mine"
+
+
+def test_a_swap_that_fails_puts_the_previous_model_back(fitted, folder, monkeypatch):
+    from pathlib import Path
+
+    rename = Path.rename
+
+    def failing(path, target):
+        if ".new-" in path.name:
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        fitted.save(folder)
+    monkeypatch.undo()
+    assert Recommender.load(folder).info() == fitted.info()
+
+
+def test_an_index_that_can_no_longer_be_built_is_searched_exactly(shop, fit, encoder, tmp_path):
+    recommender = fit(shop.interactions, shop.items, index="IVF200,Flat")
+    with pytest.warns(UserWarning, match="Searching exactly"):
+        recommender.remove_items([f"p{i}" for i in range(150)])
+    assert len(recommender.recommend(recommender.adapt_user([]), k=300)) == 150
+    recommender.save(tmp_path / "m")
+    assert Recommender.load(tmp_path / "m").info()["items"] == 150

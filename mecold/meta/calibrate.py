@@ -19,6 +19,7 @@ from mecold.meta.train import hide_support
 from mecold.metrics import discounted_gain
 from mecold.tower import ItemSpace, ItemTower
 
+_SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
 VALUES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 """What a gain may become; 1 is what training left."""
 
@@ -148,8 +149,9 @@ def _collect(
     coefficients, parts = head.coefficients(), []
     for space, pool in zip(spaces, pools, strict=True):
         picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]
-        for start in range(0, len(picked), 256):
-            batch = users.take(torch.from_numpy(picked[start : start + 256]))
+        step = max(1, min(256, _SCORES_AT_ONCE // (len(space.item) * len(head.layout.names))))
+        for start in range(0, len(picked), step):
+            batch = users.take(torch.from_numpy(picked[start : start + step]))
             episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
             parts.append(_candidates(head, space, episodes, coefficients))
     return _joined(parts)

@@ -59,30 +59,36 @@ def fit(
     """
     report = FitReport(notes=[*catalog.notes, *log.notes])
     labels = labels_of(log, config.liked_from)
-    eligible = _eligible(log, labels, factors, report)
+    eligible = _eligible(log, labels, config, factors, report)
     views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.pair(catalog))
     device = vectors.device
-    tower = ItemTower(vectors.shape[1], config.text_rank)
+    tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]))
     tower.start_from(vectors.cpu(), views.whole.counts.cpu())
     tower.to(device)
     head = PreferenceHead(tower.layout(views.whole.pairs), config.head).to(device)
     settings = config.training
     users = opening(log, labels, settings.max_shots + settings.query)
     learners = split_learners(views, eligible, settings, rng)
+    if not any(map(len, learners.held_out)):
+        report.notes.append("No user was held out: training ran through all its epochs, and the last one was kept.")
     train(
         tower, head, views, users, learners, settings, rng=rng, report=report, trackers=trackers, progress=progress
     )  # fmt: skip
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(tower, head, views, users, everyone, settings.query, rng=rng)
-        report.record(report.best_step, gains, trackers)
+        report.record(int(report.events[-1]["step"]), gains, trackers)
     for module in (tower, head):
         module.requires_grad_(requires_grad=False).eval()
     return Fitted(tower, head, views.whole.space(tower), report)
 
 
-def _eligible(log: Interactions, labels: np.ndarray, factors: ItemFactors | None, report: FitReport) -> np.ndarray:
+def _eligible(
+    log: Interactions, labels: np.ndarray, config: MetaConfig, factors: ItemFactors | None, report: FitReport
+) -> np.ndarray:
     """Users to draw episodes from: two items at least, and unseen by a host's factors where it says who is."""
+    if config.liked_from is not None and log.ratings is None:
+        raise InvalidDataError("MetaConfig.liked_from needs a rating column; the interactions have none.")
     if not (labels > 0).any():
         raise InvalidDataError("No interaction is rated at least MetaConfig.liked_from: there is nothing to learn.")
     eligible = log.lengths >= 2

@@ -96,7 +96,7 @@ def train(
             if losses:
                 values["loss"] = float(np.mean(losses))
             report.record(epoch, values, trackers)
-            score = values["held_out/ndcg@10"]
+            score = values.get("held_out/ndcg@10", float(epoch))  # nobody held out: the last epoch is kept
             bar.set_postfix({"nDCG@10": f"{score:.4f}"})
             if score > best_score:
                 best, best_score, best_epoch = _parameters(tower, head), score, epoch
@@ -229,7 +229,8 @@ def held_out_ndcg(
                 found[k].append(ndcg(hits(top, episodes.query, episodes.query_mask), episodes.query_mask.sum(1)))
     means = {k: float(torch.cat(v).mean()) for k, v in found.items() if v}
     values = {f"held_out/ndcg@10/{k}": mean for k, mean in means.items()}
-    values["held_out/ndcg@10"] = float(np.mean(list(means.values()))) if means else 0.0
+    if means:
+        values["held_out/ndcg@10"] = float(np.mean(list(means.values())))
     return values
 
 
