@@ -244,9 +244,9 @@ def test_repeats_with_times_count_by_time_whatever_the_order_of_the_list(fitted)
 
 def test_one_bare_id_where_a_list_belongs_is_refused(fitted):
     user = fitted.adapt_user([])
-    for settings in ({"exclude": "p5"}, {"among": "p5"}):
+    for wrong in ({"exclude": "p5"}, {"among": "p5"}):
         with pytest.raises(InvalidDataError, match="'p5' is one text"):
-            fitted.recommend(user, **settings)
+            fitted.recommend(user, **wrong)
 
 
 def test_users_whose_items_are_all_unknown_get_the_zero_shot_list(fitted):
