@@ -15,7 +15,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mecold import store
 from mecold.catalog import TextTemplate
 from mecold.encoder import TextEncoder
 from mecold.errors import InvalidDataError, MecoldError
@@ -23,6 +22,7 @@ from mecold.frames import read_frame
 from mecold.meta.config import MetaConfig
 from mecold.model_folder import DEFAULT_MODEL
 from mecold.recommender import Recommender
+from mecold.store import check_target
 from mecold.types import ItemId, Recommendation
 from mecold.version import __version__
 
@@ -95,7 +95,7 @@ def fit(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
             index=index, device=device, rng=seed, progress=not json_,
         )  # fmt: skip
-        store.check_target(out)
+        check_target(out)
         log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
         nowhere = [
             f"{ours}={theirs}" for ours, theirs in mapping.items() if theirs not in {*log.columns, *shop.columns}

@@ -15,7 +15,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mecold import store
 from mecold.arguments import check_k, check_state, listed, read_history
 from mecold.batch import chunks, histories_of, recommendations
 from mecold.catalog import Catalog, TextTemplate
@@ -29,6 +28,7 @@ from mecold.meta.fit import fit
 from mecold.meta.report import FitReport, Tracker
 from mecold.model import Model
 from mecold.shelf import Shelf, cold_rows, with_new_text
+from mecold.store import load_model, save_model
 from mecold.support import History, Support, history, pad
 from mecold.tower import ItemSpace
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
@@ -325,7 +325,7 @@ class Recommender:
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
         model, shelf = self._ready()
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        store.save(Path(folder), model, shelf.packed(), settings)
+        save_model(Path(folder), model, shelf.packed(), settings)
 
     @classmethod
     def load(
@@ -343,7 +343,7 @@ class Recommender:
             ModelFileError: if the folder is missing, damaged, changed or of a newer format.
             EncoderError: if `encoder` is not the one the model was fitted with.
         """
-        content = store.load(Path(folder))
+        content = load_model(Path(folder))
         made = cls(
             encoder, config=content.config, template=content.template, index=content.kind, device=device,
             progress=progress,

@@ -1,6 +1,6 @@
 """One model, one folder: JSON, safetensors and parquet, no pickle; written beside the target, then renamed.
 
-`config.json` holds the format version, every setting, and the sha256 of every other file; `load` verifies all of it
+`config.json` holds the format version, every setting, and the sha256 of every other file; `load_model` verifies all of it
 before it builds anything. Nothing in a model folder is ever executed.
 """
 
@@ -52,7 +52,7 @@ class Content:
         return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index)
 
 
-def save(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
+def save_model(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
     """Write a model; the previous one stays whole until the new one is complete on disk.
 
     Args:
@@ -151,7 +151,7 @@ def _hash_of(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def load(folder: Path) -> Content:
+def load_model(folder: Path) -> Content:
     """Read and verify a model.
 
     Raises:
