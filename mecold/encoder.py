@@ -227,3 +227,21 @@ class TextEncoder:
             mask = batch["attention_mask"][..., None].float()
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
+
+
+def encode_or_zero(encoder: Encoder, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
+    """Vectors of texts; an empty text says nothing and stays at zero.
+
+    Raises:
+        EncoderError: if the encoder does not return one finite row per text.
+    """
+    rows = [row for row, text in enumerate(texts) if text]
+    found = np.asarray(encoder.encode([texts[row] for row in rows], progress=progress), np.float32)
+    if found.ndim != 2 or len(found) != len(rows) or not np.isfinite(found).all():
+        raise EncoderError(
+            f"The encoder returned shape {found.shape} for {len(rows):,} texts, or values that are not finite; it must "
+            "return one finite row per text."
+        )
+    vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+    vectors[rows] = found
+    return vectors

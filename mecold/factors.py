@@ -175,7 +175,7 @@ def moments(
     X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
     past = ahead = None
     if config.directed_rank:
-        S, T = _prefixes(column[items[keep]], users[keep], width, config)
+        S, T = prefixes(column[items[keep]], users[keep], width, config)
         past, ahead = _dense(S.T @ S), _dense(S.T @ T)
     return Moments(counts, _dense(X.T @ X), past, ahead)
 
@@ -184,7 +184,7 @@ def _dense(matrix: sp.csr_matrix | sp.csc_matrix | sp.bsr_matrix) -> Tensor:
     return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
 
 
-def _prefixes(
+def prefixes(
     items: Int64[np.ndarray, " rows"], users: Int64[np.ndarray, " rows"], width: int, config: FactorConfig
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """One row per proper prefix of a history: its last items, faded by age; and the items that follow."""
@@ -240,10 +240,18 @@ def _balanced(pair: FactorPair) -> FactorPair:
     return FactorPair(pair.support * scale, pair.item * scale)
 
 
-def _inverse(gram: Tensor, l2: float) -> Tensor:
-    damped = gram.double() if len(gram) <= 4096 else gram.clone()  # float64 where it is cheap: it is then exact
+def damped_cholesky(
+    gram: Float[Tensor, "items items"], l2: float, exact_to: int = 4096
+) -> Float[Tensor, "items items"]:
+    """Cholesky factor of `gram + l2 I`, in float64 up to so many items, where it is cheap and then exact."""
+    damped = gram.double() if len(gram) <= exact_to else gram.clone()
     damped.diagonal().add_(l2)
-    return torch.cholesky_inverse(torch.linalg.cholesky(damped)).float()
+    factor: Tensor = torch.linalg.cholesky(damped)
+    return factor
+
+
+def _inverse(gram: Tensor, l2: float) -> Tensor:
+    return torch.cholesky_inverse(damped_cholesky(gram, l2)).float()
 
 
 def _ease(together: Tensor, l2: float, rank: int, rng: torch.Generator) -> FactorPair:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
@@ -19,6 +19,8 @@ from mecold.frames import Columns, FrameLike, id_column, number_column, read_fra
 from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
+Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
+_ORDERS: tuple[Order, ...] = ("timestamp", "position")  # columns that order a history, the best first
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Interactions:
         weights: positive weight of each interaction, 1 by default.
         ratings: the ratings, or None where there are none.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
+        order: what the histories are ordered by.
         notes: what was set aside while reading, with counts.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
@@ -42,6 +45,7 @@ class Interactions:
     weights: Float32[np.ndarray, " rows"]
     ratings: Float32[np.ndarray, " rows"] | None = None
     times: Float64[np.ndarray, " rows"] | None = None
+    order: Order = "shuffle"
     notes: tuple[str, ...] = ()
     unknown: Mapping[ItemId, tuple[ItemId, ...]] = field(default_factory=dict)
 
@@ -107,13 +111,31 @@ class Interactions:
         sizes = self.lengths[chosen]
         starts = np.cumsum(sizes) - sizes
         rows = np.repeat(self.offsets[chosen] - starts, sizes) + np.arange(sizes.sum())
+        return self._of(self.users.gather(chosen), sizes, rows)
+
+    def where(self, keep: Bool[np.ndarray, " rows"]) -> "Interactions":
+        """The same users with only the interactions where `keep` is True; some histories may end up empty."""
+        sizes = np.bincount(self.owners[keep], minlength=len(self))
+        return self._of(self.users, sizes, np.flatnonzero(keep))
+
+    @property
+    def owners(self) -> Int64[np.ndarray, " rows"]:
+        """Position of the user of each interaction."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def histories(self) -> list[np.ndarray]:
+        """The items of each user, oldest first."""
+        return np.split(self.items, self.offsets[1:-1]) if len(self) else []
+
+    def _of(self, users: pl.Series, sizes: np.ndarray, rows: np.ndarray) -> "Interactions":
         return Interactions(
-            users=self.users.gather(chosen),
+            users=users,
             offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             items=self.items[rows],
             weights=self.weights[rows],
             ratings=None if self.ratings is None else self.ratings[rows],
             times=None if self.times is None else self.times[rows],
+            order=self.order,
         )
 
 
@@ -147,7 +169,7 @@ def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> t
 
 
 def _ordered(log: pl.DataFrame) -> pl.DataFrame:
-    for name in ("timestamp", "position"):
+    for name in _ORDERS:
         if name in log.columns:
             return log.sort(["user_id", name], maintain_order=True)
     pairs = zip(log["user_id"], log["item_id"], strict=True)
@@ -165,14 +187,15 @@ def _grouped(
         .join(found, on="user_id", how="left", maintain_order="left")
         .with_columns(pl.col("len").fill_null(0).cast(pl.Int64))
     )
-    time = next((name for name in ("timestamp", "position") if name in log.columns), None)
+    order: Order = next((name for name in _ORDERS if name in log.columns), "shuffle")
     return Interactions(
         users=sizes["user_id"],
         offsets=np.concatenate([[0], sizes["len"].to_numpy().cumsum()]).astype(np.int64),
         items=log["row"].to_numpy().astype(np.int64),
         weights=(log["weight"].to_numpy() if "weight" in log.columns else np.ones(log.height)).astype(np.float32),
         ratings=log["rating"].to_numpy().astype(np.float32) if "rating" in log.columns else None,
-        times=None if time is None else log[time].to_numpy().astype(np.float64),
+        times=None if order == "shuffle" else log[order].to_numpy().astype(np.float64),
+        order=order,
         notes=notes,
         unknown=unknown,
     )

@@ -56,3 +56,15 @@ def reciprocal_rank(hit: Bool[Tensor, "users k"]) -> Float[Tensor, " users"]:
     """1 / rank of the first hit; 0.0 without one."""
     first = hit.to(torch.int8).argmax(1)
     return torch.where(hit.any(1), 1 / (first + 1.0), 0.0)
+
+
+def average_precision(hit: Bool[Tensor, "users k"], relevant: Int[Tensor, " users"]) -> Float[Tensor, " users"]:
+    """Mean over min(k, number of relevant items) of the precision at each hit; 0.0 for a user without relevant items."""
+    ranks = torch.arange(1, hit.shape[1] + 1, device=hit.device, dtype=torch.float32)
+    precision = hit.cumsum(1) / ranks
+    return (precision * hit).sum(1) / relevant.clamp(1, hit.shape[1])
+
+
+def hit_rate(hit: Bool[Tensor, "users k"]) -> Float[Tensor, " users"]:
+    """1.0 for a user with a hit, else 0.0."""
+    return hit.any(1).to(torch.float32)

@@ -18,7 +18,7 @@ from torch import Tensor
 from mecold.arguments import check_k, check_state, listed, read_history
 from mecold.batch import chunks, histories_of, recommendations
 from mecold.catalog import Catalog, TextTemplate
-from mecold.encoder import Encoder, TextEncoder
+from mecold.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
 from mecold.factors import ItemFactors
 from mecold.frames import Columns, FrameLike, read_frame
@@ -393,18 +393,7 @@ class Recommender:
         return self._encoder
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        """Text vectors; an item without text says nothing and stays at zero."""
-        rows = [row for row, text in enumerate(texts) if text]
-        found = np.asarray(
-            self._known_encoder().encode([texts[row] for row in rows], progress=self.progress), np.float32
-        )
-        if found.ndim != 2 or len(found) != len(rows) or not np.isfinite(found).all():
-            raise EncoderError(
-                f"The encoder returned shape {found.shape} for {len(rows):,} texts, or values that are not finite; it must "
-                "return one finite row per text."
-            )
-        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-        vectors[rows] = found
+        vectors = encode_or_zero(self._known_encoder(), texts, progress=self.progress)
         return torch.from_numpy(vectors).to(self._device)
 
     def _check_encoder(self, model: Model) -> None:

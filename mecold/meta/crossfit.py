@@ -69,7 +69,7 @@ def cross_fit(
     n_items, device = len(vectors), vectors.device
     settings = config.factors if given is None else replace(config.factors, symmetric_rank=0)
     host = {} if given is None else {"host": FactorPair(given.support.to(device), given.item.to(device))}
-    positive = _liked_only(log, liked)
+    positive = log.where(liked)
     fold_of = rng.permutation(len(log)) % config.training.folds
     fitted = fitted_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
     parts: list[Moments] = []
@@ -86,11 +86,3 @@ def cross_fit(
         return View(host | fit_pairs(stats, fitted, settings, torch_rng), stats.counts, vectors)
 
     return Views(view(total), tuple(view(total.minus(part_stats)) for part_stats in parts), fold_of)
-
-
-def _liked_only(log: Interactions, liked: np.ndarray) -> Interactions:
-    owner = np.repeat(np.arange(len(log)), log.lengths)
-    sizes = np.bincount(owner[liked], minlength=len(log))
-    return Interactions(
-        log.users, np.concatenate([[0], sizes.cumsum()]).astype(np.int64), log.items[liked], log.weights[liked]
-    )
