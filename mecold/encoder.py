@@ -229,7 +229,9 @@ class TextEncoder:
         return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
 
 
-def encode_or_zero(encoder: Encoder, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
+def encode_or_zero(
+    encoder: Encoder, texts: Sequence[str], *, progress: bool = False
+) -> Float32[np.ndarray, "texts dim"]:
     """Vectors of texts; an empty text says nothing and stays at zero.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Cold-start evaluation: protocol, systems, metrics, significance, report. See `mecold.evaluation.run.evaluate`."""

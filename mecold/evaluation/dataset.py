@@ -1,0 +1,124 @@
+"""The data of an evaluation: items, log, and text vectors that are made when the first system asks for them."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32
+
+from mecold.catalog import Catalog, TextTemplate
+from mecold.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.frames import Columns, FrameLike, read_frame
+from mecold.interactions import Interactions, OnUnknown
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What systems are evaluated on.
+
+    Args:
+        name: how reports call it.
+        catalog: the items; every one is a candidate.
+        log: histories of distinct items, oldest first.
+        items: the caller's own table of items, in the order of the catalogue.
+        encoder: makes the text vectors; the default `TextEncoder` where None.
+        progress: show a progress bar while texts are encoded.
+    """
+
+    name: str
+    catalog: Catalog
+    log: Interactions
+    items: pl.DataFrame = field(repr=False)
+    encoder: Encoder | None = None
+    progress: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        interactions: FrameLike,
+        items: FrameLike,
+        *,
+        name: str | None = None,
+        encoder: Encoder | None = None,
+        template: TextTemplate | None = None,
+        interaction_columns: Columns | None = None,
+        item_columns: Columns | None = None,
+        on_unknown: OnUnknown = "raise",
+        progress: bool = False,
+    ) -> "Dataset":
+        """Read and check a log and its items, as `Recommender.fit_meta` does.
+
+        Args:
+            interactions: frame or path: `user_id`, `item_id`, optional `timestamp` or `position`.
+            items: frame or path: `item_id` and text columns.
+            name: the set's name; by default that of the folder the interactions lie in, or "dataset".
+            encoder: makes the text vectors.
+            template: which item columns make the text.
+            interaction_columns: canonical name -> the caller's name, for the log.
+            item_columns: canonical name -> the caller's name, for the items.
+            on_unknown: what to do with interactions of items that are not in `items`.
+            progress: show a progress bar while texts are encoded.
+
+        Raises:
+            InvalidDataError: on frames that cannot be used.
+            UnknownItemError: on unknown items under `on_unknown="raise"`.
+        """
+        if name is None:
+            is_path = isinstance(interactions, str | Path)
+            name = Path(interactions).resolve().parent.name if is_path else "dataset"
+        table = read_frame(items, "items", item_columns)
+        catalog = Catalog.read(table, template=template)
+        log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
+        table = table.unique("item_id", keep="first", maintain_order=True)
+        return cls(name, catalog, log, table, encoder, progress)
+
+    @cached_property
+    def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
+        """Text vectors by row of the catalogue; zero for an item without text."""
+        return encode_or_zero(self.encoder or TextEncoder(), self.catalog.texts, progress=self.progress)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides results: ids, order, texts, encoder."""
+        digest = hashlib.sha256()
+        for part in (self.catalog.ids.to_list(), self.log.users.to_list(), self.catalog.texts):
+            digest.update("\0".join(map(str, part)).encode("utf-8", "surrogatepass"))
+        for array in (self.log.offsets, self.log.items, self.log.times):
+            digest.update(b"" if array is None else array.tobytes())
+        digest.update(self.encoder.fingerprint.encode() if self.encoder else b"default")
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """The set in numbers, and the histograms that a report draws."""
+        touched = np.bincount(self.log.items, minlength=len(self.catalog.ids))
+        lengths = np.array([len(text) for text in self.catalog.texts])
+        return {
+            "name": self.name,
+            "users": len(self.log),
+            "items": len(self.catalog.ids),
+            "interactions": len(self.log.items),
+            "order": self.log.order,
+            "items_without_interactions": int((touched == 0).sum()),
+            "items_without_text": int((lengths == 0).sum()),
+            "median_items_per_user": float(np.median(self.log.lengths)),
+            "median_users_per_item": float(np.median(touched)),
+            "fingerprint": self.fingerprint,
+            "notes": [*self.catalog.notes, *self.log.notes],
+            "histograms": {
+                "user_activity": histogram(self.log.lengths),
+                "item_popularity": histogram(touched),
+                "text_length": histogram(lengths),
+            },
+        }
+
+
+def histogram(values: np.ndarray, bins: int = 24) -> dict[str, list[float]]:
+    """Counts over bins that widen with the value, as heavy-tailed numbers need; edges are whole numbers."""
+    top = max(1, int(values.max(initial=0)))
+    edges = np.unique(np.concatenate([[0], np.geomspace(1, top + 1, bins + 1)]).round()).astype(int)
+    counts, _ = np.histogram(values, bins=[*edges[:-1].tolist(), np.inf])
+    return {"edges": [float(edge) for edge in edges], "counts": [float(count) for count in counts]}

@@ -1,0 +1,104 @@
+"""mecold as a system, whole and with one part taken away at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mecold.evaluation.systems import Kind, Supports, Training
+from mecold.head import Coefficients, PreferenceHead
+from mecold.meta.config import MetaConfig
+from mecold.meta.fit import fit
+from mecold.support import history, pad
+from mecold.tower import ItemSpace
+from mecold.version import __version__
+
+Change = Callable[[MetaConfig], MetaConfig]
+
+
+def _head(**settings: Any) -> Change:
+    return lambda config: replace(config, head=replace(config.head, **settings))
+
+
+def _factors(**settings: Any) -> Change:
+    return lambda config: replace(config, factors=replace(config.factors, **settings))
+
+
+def _training(**settings: Any) -> Change:
+    return lambda config: replace(config, training=replace(config.training, **settings))
+
+
+ABLATIONS: dict[str, Change] = {
+    "no-inner": _head(inner="none"),
+    "first-order": _head(first_order=True),
+    "closed-form": _head(inner="closed_form"),
+    "no-text": lambda config: config,  # the texts are left out where the vectors are handed over
+    "no-collaborative": _factors(symmetric_rank=0, directed_rank=0),
+    "no-symmetric": _factors(symmetric_rank=0),
+    "no-directed": _factors(directed_rank=0),
+    "no-training": _training(epochs=0),
+    "no-calibration": _training(calibrate=False),
+}
+"""What each ablation changes in the configuration."""
+
+
+@dataclass(frozen=True)
+class Mecold:
+    """The recommender itself.
+
+    Args:
+        without: an ablation out of `ABLATIONS`; "" is the whole.
+        config: settings that the ablation starts from.
+    """
+
+    without: str = ""
+    config: MetaConfig = field(default_factory=MetaConfig)
+    kind: Kind = "mecold"
+    needs_text: bool = True
+
+    @property
+    def name(self) -> str:
+        """`mecold` or `mecold-<ablation>`."""
+        return "mecold" + (f"-{self.without}" if self.without else "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Version and every setting."""
+        return f"mecold {__version__} {self.without} {self.config}"
+
+    def fit(self, training: Training) -> "FittedMecold":
+        """Meta-learn."""
+        config = ABLATIONS[self.without](self.config) if self.without else self.config
+        vectors = torch.from_numpy(training.vectors)
+        if self.without == "no-text":
+            vectors = torch.zeros_like(vectors)
+        fitted = fit(
+            training.log, training.dataset.catalog, vectors.to(training.device), config,
+            rng=np.random.default_rng(training.seed),
+        )  # fmt: skip
+        return FittedMecold(fitted.head, fitted.space, fitted.head.coefficients())
+
+
+@dataclass(frozen=True)
+class FittedMecold:
+    """Head and item space; adapts and scores as `Recommender` does."""
+
+    head: PreferenceHead
+    space: ItemSpace
+    coefficients: Coefficients
+
+    @torch.inference_mode()
+    def adapt(self, supports: Supports) -> Tensor:
+        """One query vector per user."""
+        support = pad([history(rows) for rows in supports]).to(self.space.item.device)
+        query: Tensor = self.head(self.space, support, self.coefficients)
+        return query
+
+    @torch.inference_mode()
+    def scores(self, state: Tensor) -> np.ndarray:
+        """Products with the item vectors."""
+        found: np.ndarray = (state @ self.space.item.T).cpu().numpy()
+        return found

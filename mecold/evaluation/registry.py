@@ -1,0 +1,118 @@
+"""Built-in systems by name, and the grids that `tune` chooses from."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from mecold.errors import InvalidDataError
+from mecold.evaluation.linear import EASE, FADE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
+from mecold.evaluation.neighbours import ALS, Content, TextLogistic, TextRidge, UserKNN
+from mecold.evaluation.ours import ABLATIONS, Mecold
+from mecold.evaluation.systems import System, as_system
+
+BUILT_IN: dict[str, Callable[..., System]] = {
+    "popularity": Popularity,
+    "recent_popularity": RecentPopularity,
+    "itemknn": ItemKNN,
+    "userknn": UserKNN,
+    "rp3beta": RP3Beta,
+    "ease": EASE,
+    "als": ALS,
+    "content": Content,
+    "text_ridge": TextRidge,
+    "text_logistic": TextLogistic,
+    "faded_itemknn": partial(ItemKNN, fade=FADE),
+    "faded_userknn": partial(UserKNN, fade=FADE),
+    "faded_ease": partial(EASE, fade=FADE),
+    "directed": Directed,
+    "mecold": Mecold,
+    **{f"mecold-{name}": partial(Mecold, name) for name in ABLATIONS},
+}
+"""Name -> maker; a maker takes the system's settings."""
+
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "recent_popularity": {"half_life": (7, 30, 90, 365)},
+    "itemknn": {"shrink": (10, 50, 200)},
+    "userknn": {"neighbours": (50, 100, 300)},
+    "rp3beta": {"beta": (0.3, 0.6, 0.9)},
+    "ease": {"l2": (100, 500, 2000)},
+    "als": {"factors": (64, 128), "alpha": (1, 10)},
+    "text_ridge": {"l2": (0.01, 0.1, 1.0), "spread": (1, 10, 100)},
+    "text_logistic": {"l2": (0.001, 0.01, 0.1)},
+    "faded_itemknn": {"shrink": (10, 50, 200)},
+    "faded_userknn": {"neighbours": (50, 100, 300)},
+    "faded_ease": {"l2": (100, 500, 2000)},
+    "directed": {"l2": (100, 500, 2000)},
+}
+"""Settings tried by `tune`, per baseline; the others have none."""
+
+GROUPS = {
+    "baselines": [
+        "popularity", "itemknn", "userknn", "rp3beta", "ease", "als", "content", "text_ridge", "text_logistic",
+        "faded_itemknn", "faded_userknn", "faded_ease", "directed",
+    ],
+    "ablations": [f"mecold-{name}" for name in ABLATIONS],
+}  # fmt: skip
+"""Names that stand for several systems."""
+
+
+def parse_systems(text: str) -> list[System]:
+    """Systems out of a comma-separated list such as `"mecold,ease[l2=100],baselines"`.
+
+    Raises:
+        InvalidDataError: naming unknown systems or settings, with the nearest names.
+    """
+    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    expanded = itertools.chain.from_iterable(GROUPS.get(name, [name]) for name in names)
+    return [_parsed(name) for name in dict.fromkeys(expanded)]
+
+
+def listed(systems: str | Sequence[Any]) -> list[System]:
+    """Systems from a list of names, systems and functions, or from one comma-separated text."""
+    parts = [systems] if isinstance(systems, str) else list(systems)
+    made: list[System] = []
+    for part in parts:
+        made += parse_systems(part) if isinstance(part, str) else [as_system(part)]
+    names = [system.name for system in made]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not made:
+        raise InvalidDataError(
+            f"Two systems are called {twice}; give each a name of its own." if twice else "No system was named."
+        )
+    return made
+
+
+def members(system: System) -> list[System]:
+    """The system with every combination of settings of its grid; itself where it has none."""
+    family = getattr(system, "family", system.name)
+    grid = GRIDS.get(family, {})
+    combinations = itertools.product(*grid.values())
+    return [BUILT_IN[family](**dict(zip(grid, values, strict=True))) for values in combinations] if grid else [system]
+
+
+def _parsed(text: str) -> System:
+    found = re.fullmatch(r"([\w-]+)(?:\[(.*)\])?", text)
+    name, inside = (found[1], found[2] or "") if found else (text, "")
+    if name not in BUILT_IN:
+        near = difflib.get_close_matches(name, BUILT_IN, 3)
+        raise InvalidDataError(
+            f"There is no system {name!r}"
+            + (f"; did you mean {' or '.join(near)}?" if near else ".")
+            + f" Built in are {', '.join([*BUILT_IN, *GROUPS])}."
+        )
+    pairs = [setting.partition("=") for setting in inside.split(",") if setting]
+    try:
+        return BUILT_IN[name](**{key.strip(): _number(value) for key, _, value in pairs})
+    except (TypeError, ValueError) as error:
+        raise InvalidDataError(
+            f"System {text!r} cannot be made: {error}. Settings are numbers, as in ease[l2=100]; tuned ones of {name} "
+            f"are {', '.join(GRIDS.get(name, {})) or 'none'}."
+        ) from error
+
+
+def _number(text: str) -> float | int:
+    value = float(text)
+    return int(value) if value.is_integer() and "." not in text and "e" not in text.lower() else value

@@ -1,0 +1,117 @@
+"""What each system brought back, kept on disk under a hash of everything that decides it; so a run can go on."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mecold.errors import InvalidDataError
+
+RUN_FILE = "run.json"
+_REPORT_ROOMS = ("charts.py", "page.py", "summary.py", "tables.py", "statistics.py", "rankings.py", "cli")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One system on one split.
+
+    Args:
+        lists: ranked rows by cell, such as `"test/5"`, `"valid/5"`, `"full:test/10"`, and `"zero-shot"` (one row).
+        costs: fit_seconds, rank_seconds, peak_bytes and latencies.
+        chosen: with tuning, the member that won on validation, by shots.
+    """
+
+    lists: Mapping[str, np.ndarray]
+    costs: Mapping[str, float] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def code_fingerprint() -> str:
+    """Hash of every source file of the package that results can depend on."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if not path.name.startswith(_REPORT_ROOMS):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def address(parts: Mapping[str, Any]) -> str:
+    """The name of a result: a hash of what decides it and of the code that made it."""
+    text = json.dumps({**parts, "code": code_fingerprint()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Outcomes in a folder; None keeps nothing."""
+
+    folder: Path | None
+
+    def load(self, key: str | None) -> Outcome | None:
+        """An outcome that was saved whole, or None."""
+        path = self._path(key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"]))
+                lists = {name: stored[name] for name in stored.files if name != "about"}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: it is made again
+            return None
+        return Outcome(lists, about["costs"], about["chosen"])
+
+    def save(self, key: str | None, outcome: Outcome) -> None:
+        """Write beside, then rename: a killed run leaves nothing half-written under the name."""
+        path = self._path(key)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = json.dumps({"costs": dict(outcome.costs), "chosen": dict(outcome.chosen)})
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.savez_compressed(file, about=np.array(about), **outcome.lists)  # type: ignore[arg-type]
+        part.replace(path)
+
+    def _path(self, key: str | None) -> Path | None:
+        return self.folder / f"{key}.npz" if self.folder is not None and key is not None else None
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder this run's own; a run with the same settings may go on in it, with other systems too.
+
+    Raises:
+        InvalidDataError: if the folder holds something else.
+    """
+    run = folder / RUN_FILE
+    wanted = json.loads(json.dumps(dict(settings)))
+    if run.is_file():
+        try:
+            there = json.loads(run.read_text())
+        except ValueError:
+            there = {}
+        if there != wanted:
+            differing = [key for key in wanted if there.get(key) != wanted[key]]
+            raise InvalidDataError(
+                f"'{folder}' holds the report of another run: {', '.join(differing) or 'its run.json'} differ. "
+                "Name another folder, or remove this one."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidDataError(f"'{folder}' exists and is no report of mecold. Name another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(run, json.dumps(wanted, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,186 @@
+"""What can be evaluated: anything that fits on training histories and scores the catalogue for a batch of supports.
+
+A *system* is an object with a `name` and `fit(training)`; what `fit` returns has `adapt(supports)` and `scores(state)`.
+A plain function `f(training)` that returns a function `g(supports) -> scores` will do too: `as_system` wraps it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from jaxtyping import Float32, Int64
+
+from mecold.errors import InvalidDataError
+from mecold.evaluation.dataset import Dataset
+from mecold.interactions import Interactions
+
+Supports: TypeAlias = Sequence[np.ndarray]
+"""Rows of the support items of each user, oldest first."""
+
+Kind: TypeAlias = Literal["order-blind", "order-aware", "mecold", "other"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a system may see: training histories, the whole catalogue, texts.
+
+    Args:
+        log: training histories, oldest item first.
+        dataset: catalogue, item table and text vectors.
+        seed: for everything random in a system.
+        device: a torch device for systems that use one.
+    """
+
+    log: Interactions
+    dataset: Dataset
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue; scores have this many columns."""
+        return len(self.dataset.catalog.ids)
+
+    @property
+    def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
+        """Text vectors by row."""
+        return self.dataset.vectors
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The caller's item table, one row per row of the catalogue."""
+        return self.dataset.items
+
+    @cached_property
+    def matrix(self) -> sp.csr_matrix:
+        """Ones, users by items."""
+        ones = np.ones(len(self.log.items), np.float32)
+        return sp.csr_matrix((ones, self.log.items.copy(), self.log.offsets.copy()), (len(self.log), self.n_items))
+
+    @cached_property
+    def counts(self) -> Float32[np.ndarray, " items"]:
+        """Training users per item."""
+        return np.bincount(self.log.items, minlength=self.n_items).astype(np.float32)
+
+    @cached_property
+    def tie(self) -> Float32[np.ndarray, " items"]:
+        """What the baselines add to every score: popularity breaks ties, and answers a user without a support."""
+        return (1e-6 * self.counts / max(1.0, float(self.counts.max()))).astype(np.float32)
+
+    def frame(self) -> pl.DataFrame:
+        """The training histories as a frame: user_id, item_id, position, and timestamp where there is one."""
+        sizes = self.log.lengths
+        frame = pl.DataFrame(
+            {
+                "user_id": self.log.users.gather(self.log.owners),
+                "item_id": self.dataset.catalog.ids.gather(self.log.items),
+                "position": np.arange(len(self.log.items)) - np.repeat(self.log.offsets[:-1], sizes),
+            }
+        )
+        if self.log.order == "timestamp":
+            frame = frame.with_columns(pl.Series("timestamp", self.log.times))
+        return frame
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A fitted system. Two steps, so that adaptation and recommendation can be timed apart."""
+
+    def adapt(self, supports: Supports) -> Any:
+        """Whatever the system knows of these users; one state for the batch."""
+        ...
+
+    def scores(self, state: Any) -> np.ndarray:
+        """Scores of the whole catalogue, `(users, items)`, higher is better; finite, or -inf for "never"."""
+        ...
+
+
+@runtime_checkable
+class System(Protocol):
+    """Something to evaluate.
+
+    Two optional attributes: `kind` (see `Kind`; decides which envelope it belongs to) and `fingerprint`, text that
+    changes whenever results would. Results of a system without a fingerprint are never taken from an earlier run.
+    """
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    def fit(self, training: Training) -> Fitted:
+        """Fit on the training histories; nothing else of the data set's interactions may be used."""
+        ...
+
+
+Scorer: TypeAlias = Callable[[Supports], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ScorerFitted:
+    """A plain function of supports as a fitted system."""
+
+    scorer: Scorer
+
+    def adapt(self, supports: Supports) -> Supports:
+        """Nothing to prepare."""
+        return supports
+
+    def scores(self, state: Supports) -> np.ndarray:
+        """What the function says."""
+        return self.scorer(state)
+
+
+@dataclass(frozen=True)
+class FunctionSystem:
+    """A function `f(training) -> g(supports) -> scores` as a system."""
+
+    name: str
+    function: Callable[[Training], Scorer]
+
+    def fit(self, training: Training) -> Fitted:
+        """Call the function."""
+        made = self.function(training)
+        if not callable(made):
+            raise InvalidDataError(
+                f"The function of system {self.name!r} returned a {type(made).__name__}; it must return a function "
+                "that takes supports (a list of row arrays) and returns scores, one row per user, one column per item."
+            )
+        return ScorerFitted(made)
+
+
+def as_system(thing: Any) -> System:
+    """A system as such; or a function of `Training`, under its own name.
+
+    Raises:
+        InvalidDataError: if it is neither.
+    """
+    if isinstance(thing, System):
+        return thing
+    if callable(thing) and not isinstance(thing, type):
+        return FunctionSystem(getattr(thing, "__name__", type(thing).__name__), thing)
+    raise InvalidDataError(
+        f"{thing!r} is no system: pass a built-in name, an object with `name` and `fit(training)`, or a function."
+    )
+
+
+def kind_of(system: System) -> Kind:
+    """Which kind of system this is."""
+    kind: Kind = getattr(system, "kind", "other")
+    return kind
+
+
+def support_matrix(supports: Supports, n_items: int, fade: float | None = None) -> sp.csr_matrix:
+    """Supports as rows of a sparse matrix; with `fade`, an item `a` steps older than the last weighs exp(-a / fade)."""
+    sizes = np.array([len(s) for s in supports], np.int64)
+    offsets = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
+    columns: Int64[np.ndarray, " rows"] = np.concatenate([*supports, np.empty(0, np.int64)]).astype(np.int64)
+    ages = np.repeat(offsets[1:], sizes) - 1 - np.arange(offsets[-1])
+    values = np.ones(len(columns)) if fade is None else np.exp(-ages / fade)
+    matrix = sp.csr_matrix((values.astype(np.float32), columns, offsets), (len(supports), n_items))
+    matrix.sort_indices()
+    return matrix
