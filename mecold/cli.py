@@ -4,25 +4,24 @@ Exit codes: 0 done, 1 mecold refused the input (the reason is on stderr), 2 the 
 """
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mecold.catalog import TextTemplate
+from mecold.cli_evaluate import app as evaluate_app
 from mecold.encoder import TextEncoder
-from mecold.errors import InvalidDataError, MecoldError
+from mecold.errors import InvalidDataError
 from mecold.frames import read_frame
 from mecold.meta.config import MetaConfig
 from mecold.model_folder import DEFAULT_MODEL
 from mecold.recommender import Recommender
 from mecold.store import check_target
+from mecold.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.terminal import out as console
 from mecold.types import ItemId, Recommendation
 from mecold.version import __version__
 
@@ -30,41 +29,10 @@ app = typer.Typer(
     help="Few-shot recommendations for cold users and cold items.",
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
-_out, _err = Console(), Console(stderr=True)
+app.add_typer(evaluate_app, name="evaluate")
 
 ModelFolder = Annotated[Path, typer.Argument(help="Folder that `mecold fit --out` wrote.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 HowMany = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
-Renames = Annotated[
-    list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")
-]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn mecold's errors into one line on stderr and exit code 1, and its warnings into notes on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except (MecoldError, ImportError, OSError) as error:
-            _err.print(f"[red]error:[/red] {_escaped(str(error))}")
-            raise typer.Exit(1) from error
-        finally:
-            for text in dict.fromkeys(str(one.message) for one in caught if "mecold" in one.category.__module__):
-                _err.print(f"[yellow]note:[/yellow] {_escaped(text)}")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _mapping(renames: list[str]) -> dict[str, str]:
-    pairs = [rename.partition("=") for rename in renames]
-    wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
-    if wrong:
-        raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
-    return {ours: theirs for ours, _, theirs in pairs}
 
 
 @app.command()
@@ -88,24 +56,18 @@ def fit(
 
     Example: mecold fit --interactions log.parquet --items items.parquet --out model/
     """
-    with _explained():
+    with explained():
         template = TextTemplate(fields=tuple(text) or None)
-        mapping = _mapping(column)
         recommender = Recommender(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
             index=index, device=device, rng=seed, progress=not json_,
         )  # fmt: skip
         check_target(out)
         log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
-        nowhere = [
-            f"{ours}={theirs}" for ours, theirs in mapping.items() if theirs not in {*log.columns, *shop.columns}
-        ]
-        if nowhere:
-            raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
+        renames = mapping(column, log, shop)
         report = recommender.fit_meta(
             log, shop, on_unknown=on_unknown,
-            interaction_columns={ours: theirs for ours, theirs in mapping.items() if theirs in log.columns},
-            item_columns={ours: theirs for ours, theirs in mapping.items() if theirs in shop.columns},
+            interaction_columns=mapping_for(log, renames), item_columns=mapping_for(shop, renames),
         )  # fmt: skip
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
@@ -141,7 +103,7 @@ def recommend(
 
     mecold recommend model/ --history log.parquet --out lists.parquet
     """
-    with _explained():
+    with explained():
         recommender = Recommender.load(model)
         if history is None:
             if out is not None:
@@ -151,7 +113,7 @@ def recommend(
             return
         if items or more:
             raise InvalidDataError("Pass --items for one user or --history for many, not both.")
-        lists = recommender.recommend_batch(history, k, columns=_mapping(column), on_unknown=on_unknown)
+        lists = recommender.recommend_batch(history, k, columns=mapping(column), on_unknown=on_unknown)
         _write_or_print(lists, out, json_)
 
 
@@ -160,7 +122,7 @@ def similar(
     model: ModelFolder, item: Annotated[str, typer.Argument(help="Item id.")], k: HowMany = 10, json_: AsJson = False
 ) -> None:
     """Items that go with an item."""
-    with _explained():
+    with explained():
         recommender = Recommender.load(model)
         _show_list(recommender, recommender.similar_items(_ids([item], recommender)[0], k), json_)
 
@@ -168,7 +130,7 @@ def similar(
 @app.command()
 def info(model: ModelFolder, json_: AsJson = False) -> None:
     """What a model is: sizes, channels, encoder, index."""
-    with _explained():
+    with explained():
         _show(Recommender.load(model).info(), json_, str(model))
 
 
@@ -181,14 +143,14 @@ def demo(
     """Fit and try mecold on a generated shop, with real BERT embeddings."""
     from mecold.demo import run_demo
 
-    with _explained():
-        run_demo(_out, n_items=items, n_users=users, seed=seed)
+    with explained():
+        run_demo(console, n_items=items, n_users=users, seed=seed)
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    _out.print(__version__, highlight=False)
+    console.print(__version__, highlight=False)
 
 
 def _ids(texts: list[str], recommender: Recommender) -> list[ItemId]:
@@ -212,8 +174,8 @@ def _show(values: dict[str, Any], as_json: bool, title: str) -> None:
             if isinstance(value, dict)
             else str(value)
         )
-        table.add_row(name, _escaped(text))
-    _out.print(table)
+        table.add_row(name, escaped(text))
+    console.print(table)
 
 
 def _show_list(recommender: Recommender, found: list[Recommendation], as_json: bool) -> None:
@@ -223,9 +185,9 @@ def _show_list(recommender: Recommender, found: list[Recommendation], as_json: b
     table = Table("rank", "item", "score", "text")
     for rank, one in enumerate(found, start=1):
         table.add_row(
-            str(rank), _escaped(str(one.item)), f"{one.score:.3f}", _escaped(recommender.text_of(one.item)[:70])
+            str(rank), escaped(str(one.item)), f"{one.score:.3f}", escaped(recommender.text_of(one.item)[:70])
         )
-    _out.print(table)
+    console.print(table)
 
 
 def _write_or_print(lists: pl.DataFrame, out: Path | None, as_json: bool) -> None:
@@ -235,7 +197,7 @@ def _write_or_print(lists: pl.DataFrame, out: Path | None, as_json: bool) -> Non
         part = out.with_name(f".{out.name}.part")  # a killed job leaves no half-written file behind
         (lists.write_csv if out.suffix == ".csv" else lists.write_parquet)(part)
         part.rename(out)
-        _err.print(f"{lists['user_id'].n_unique():,} users, {lists.height:,} rows written to {out}")
+        err.print(f"{lists['user_id'].n_unique():,} users, {lists.height:,} rows written to {out}")
     elif as_json:
         typer.echo(lists.write_json())
     else:

@@ -20,7 +20,7 @@ _INK, _FAINT, _LINE = "#010203", "#040506", "#070809"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
 _VARIABLES = {_INK: "--ink", _FAINT: "--faint", _LINE: "--line"} | {c: f"--c{i}" for i, c in enumerate(_SERIES)}
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "mecold", "font.size": 9, "axes.edgecolor": _LINE, "axes.labelcolor": _INK,
+    "svg.fonttype": "none", "svg.hashsalt": "mecold", "font.size": 10, "axes.edgecolor": _LINE, "axes.labelcolor": _INK,
     "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.6, "legend.frameon": False, "axes.axisbelow": True,
     "axes.titlesize": 9, "lines.markersize": 4,
@@ -45,12 +45,11 @@ def pictures(data: dict[str, Any]) -> dict[str, str]:
 
 
 def stressed(data: dict[str, Any]) -> list[str]:
-    """The systems that get a colour: the reference, and the best others of different families."""
-    names = [data["reference"]]
-    for name in by_quality(data):
-        if name not in names and not (name.startswith("mecold-") and data["reference"] == "mecold"):
-            names.append(name)
-    return names[: len(_SERIES)]
+    """The systems that get a colour: the reference, the best others but its own ablations, and popularity."""
+    first, rest = data["reference"], by_quality(data)
+    others = [name for name in rest if name not in (first, "popularity") and not name.startswith(f"{first}-")]
+    last = ["popularity"] if "popularity" in rest and first != "popularity" else []
+    return [first, *others[: len(_SERIES) - 1 - len(last)], *last]
 
 
 def _drawn(
@@ -119,7 +118,7 @@ def _ratio(figure: "Figure", data: dict[str, Any]) -> None:
     for place, cell in zip(places, cells, strict=True):
         axes.plot([place, place], [cell["low"], cell["high"]], color=_SERIES[0], linewidth=2)
         axes.plot([place], [cell["ratio"]], "o", color=_SERIES[0], markersize=7)
-        axes.annotate(f"{cell['ratio']:.2f}", (place, cell["ratio"]), (8, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{cell['ratio']:.2f}", (place, cell["ratio"]), (8, 3), textcoords="offset points", va="bottom")
     axes.set_xlim(-0.5, len(places) - 0.3)
     axes.set_xticks(places, [f"k = {k}" for k in data["shots"]])
     axes.set_ylabel(f"{data['reference']} / best baseline")
@@ -132,18 +131,20 @@ def _latency(figure: "Figure", data: dict[str, Any]) -> None:
         if "adapt_p50_ms" not in one:
             continue
         x, y = one["adapt_p50_ms"] + one["recommend_p50_ms"], one["mean"][k][metric]["mean"]
-        axes.plot([x], [y], "o", color=colours.get(name, _FAINT))
-        if name in colours:
-            axes.annotate(name, (x, y), (5, 4), textcoords="offset points", color=colours[name], fontsize=8)
+        front = name in colours
+        axes.plot(
+            [x], [y], "o", color=colours.get(name, _FAINT), markersize=7 if front else 4, label=name if front else None
+        )
     axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.12)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     axes.set_xlabel("milliseconds per user, one at a time (p50)")
     axes.set_ylabel(f"{metric} at k = {k}")
 
 
 def _slices(figure: "Figure", data: dict[str, Any]) -> None:
-    k, names = str(data["shots"][-1]), stressed(data)[:4]
-    kinds = list(data["systems"][names[0]]["slices"][k])
+    k, names = str(data["shots"][-1]), stressed(data)
+    kinds = [kind for kind, groups in data["systems"][names[0]]["slices"][k].items() if len(groups) > 1]
     grid: Sequence[Axes] = figure.subplots((len(kinds) + 1) // 2, 2, squeeze=False).ravel().tolist()
     order = ("tail", "middle", "head", "short", "medium", "long", "warm", "cold", "rare", "common")
     for axes, kind in itertools.zip_longest(grid, kinds):

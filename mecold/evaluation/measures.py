@@ -191,7 +191,7 @@ def slices(
     warm = np.where(world.counts[targets] > 0, "warm", "cold")
     result = {
         "target popularity": _by_third(world.percentile[targets], found, ("tail", "middle", "head"), "found@20"),
-        "target text": _by_third(world.lengths[targets], found, ("short", "medium", "long"), "found@20"),
+        "target text length": _by_third(world.lengths[targets], found, ("short", "medium", "long"), "found@20"),
         "target warm or cold": _grouped(warm, found, "found@20"),
     }
     if any(map(len, tasks.supports)):

@@ -62,7 +62,7 @@ class FittedUserKNN:
 
 @dataclass(frozen=True)
 class ALS(Named):
-    """Implicit ALS with fold-in: implicit's `recalculate_user`.
+    """Implicit ALS with fold-in: implicit's `recalculate_user`. It starts from the same random state on every split.
 
     Args:
         factors: rank.
@@ -84,7 +84,7 @@ class ALS(Named):
         except ImportError as error:
             raise ImportError("System 'als' needs implicit: pip install 'mecold[evaluate]'") from error
         model = AlternatingLeastSquares(
-            factors=self.factors, regularization=0.1, alpha=self.alpha, iterations=15, random_state=training.seed
+            factors=self.factors, regularization=0.1, alpha=self.alpha, iterations=15, random_state=0
         )
         model.fit(training.matrix, show_progress=False)
         return FittedALS(model, training.tie)

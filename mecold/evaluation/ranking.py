@@ -1,9 +1,13 @@
 """From a fitted system to ranked lists, in bounded memory; and what that costs in time and memory."""
 
+import ctypes
+import gc
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -88,6 +92,22 @@ def latency(fitted: Fitted, tasks: Tasks, depth: int, users: int = 100) -> dict[
     }
 
 
+def _process() -> Any:
+    try:
+        import psutil
+    except ImportError as error:
+        raise ImportError("Evaluation needs psutil: pip install 'mecold[evaluate]'") from error
+    return psutil.Process()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, as far as the C library can, so that the next rise is seen whole."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 @dataclass
 class PeakMemory:
     """Context: how far the process's resident memory rose above where it stood, sampled every 20 ms."""
@@ -98,9 +118,8 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         """Start to watch."""
-        import psutil
-
-        process = psutil.Process()
+        process = _process()
+        _give_back()
         start = process.memory_info().rss
 
         def watch() -> None:

@@ -1,0 +1,61 @@
+"""What the commands share: consoles, options, and how errors and warnings reach a person."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, TypeAlias
+
+import polars as pl
+import typer
+from rich.console import Console
+
+from mecold.errors import InvalidDataError, MecoldError
+
+out, err = Console(), Console(stderr=True)
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+Renames: TypeAlias = Annotated[
+    list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")
+]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn mecold's errors into one line on stderr and exit code 1, and its warnings into notes on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except (MecoldError, ImportError, OSError) as error:
+            err.print(f"[red]error:[/red] {escaped(str(error))}")
+            raise typer.Exit(1) from error
+        finally:
+            for text in dict.fromkeys(str(one.message) for one in caught if "mecold" in one.category.__module__):
+                err.print(f"[yellow]note:[/yellow] {escaped(text)}")
+
+
+def escaped(text: str) -> str:
+    """Text without rich's markup."""
+    return text.replace("[", r"\[")
+
+
+def mapping(renames: list[str], *frames: pl.DataFrame) -> dict[str, str]:
+    """Canonical name -> the caller's name, from `--column` options.
+
+    Raises:
+        InvalidDataError: if an option is no NAME=YOURS, or names a column that none of the frames has.
+    """
+    pairs = [rename.partition("=") for rename in renames]
+    wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
+    if wrong:
+        raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
+    there = {name for frame in frames for name in frame.columns}
+    nowhere = [f"{ours}={theirs}" for ours, _, theirs in pairs if frames and theirs not in there]
+    if nowhere:
+        raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def mapping_for(frame: pl.DataFrame, renames: dict[str, str]) -> dict[str, str]:
+    """The part of a mapping whose columns a frame has."""
+    return {ours: theirs for ours, theirs in renames.items() if theirs in frame.columns}
