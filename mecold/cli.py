@@ -57,6 +57,7 @@ def fit(
     Example: mecold fit --interactions log.parquet --items items.parquet --out model/
     """
     with explained():
+        mapping(column)  # a misspelt option is told before any file is read
         template = TextTemplate(fields=tuple(text) or None)
         recommender = Recommender(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, no_type_check
 
 import typer
 from rich.table import Table
@@ -109,6 +109,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 @app.callback()
+@no_type_check  # the context that typer hands over is no typer.Context to a strict checker
 def run(
     context: typer.Context,
     interactions: Log = None,

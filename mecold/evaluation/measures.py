@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from mecold import metrics as formulas
+import mecold.metrics as formulas
 from mecold.errors import InvalidDataError
 from mecold.evaluation.protocol import Tasks
 
@@ -171,7 +171,7 @@ def slices(
     ranked: Int[np.ndarray, "users depth"],
     tasks: Tasks,
     world: World,
-    quality: Float32[np.ndarray, " users"],
+    quality: Float[np.ndarray, " users"],
     headline: str,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Quality by kinds of targets and of supports.

@@ -81,12 +81,14 @@ class ALS(Named):
         """
         try:
             from implicit.cpu.als import AlternatingLeastSquares
+            from threadpoolctl import threadpool_limits  # implicit asks for it, and needs it itself
         except ImportError as error:
             raise ImportError("System 'als' needs implicit: pip install 'mecold[evaluate]'") from error
-        model = AlternatingLeastSquares(
-            factors=self.factors, regularization=0.1, alpha=self.alpha, iterations=15, random_state=0
-        )
-        model.fit(training.matrix, show_progress=False)
+        with threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=self.factors, regularization=0.1, alpha=self.alpha, iterations=15, random_state=0
+            )
+            model.fit(training.matrix, show_progress=False)
         return FittedALS(model, training.tie)
 
 

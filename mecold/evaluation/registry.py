@@ -1,9 +1,10 @@
 """Built-in systems by name, and the grids that `tune` chooses from."""
 
+import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ BUILT_IN: dict[str, Callable[..., System]] = {
 }
 """Name -> maker; a maker takes the system's settings."""
 
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+GRIDS: dict[str, dict[str, tuple[int | float, ...]]] = {
     "recent_popularity": {"half_life": (7, 30, 90, 365)},
     "itemknn": {"shrink": (10, 50, 200)},
     "userknn": {"neighbours": (50, 100, 300)},
@@ -90,7 +91,7 @@ def members(system: System) -> list[System]:
     family = getattr(system, "family", system.name)
     grid = GRIDS.get(family, {})
     combinations = itertools.product(*grid.values())
-    return [BUILT_IN[family](**dict(zip(grid, values, strict=True))) for values in combinations] if grid else [system]
+    return [_made(family, dict(zip(grid, values, strict=True))) for values in combinations] if grid else [system]
 
 
 def _parsed(text: str) -> System:
@@ -105,14 +106,20 @@ def _parsed(text: str) -> System:
         )
     pairs = [setting.partition("=") for setting in inside.split(",") if setting]
     try:
-        return BUILT_IN[name](**{key.strip(): _number(value) for key, _, value in pairs})
-    except (TypeError, ValueError) as error:
+        return _made(name, {key.strip(): float(value) for key, _, value in pairs})
+    except ValueError as error:
         raise InvalidDataError(
             f"System {text!r} cannot be made: {error}. Settings are numbers, as in ease[l2=100]; tuned ones of {name} "
             f"are {', '.join(GRIDS.get(name, {})) or 'none'}."
         ) from error
 
 
-def _number(text: str) -> float | int:
-    value = float(text)
-    return int(value) if value.is_integer() and "." not in text and "e" not in text.lower() else value
+def _made(name: str, settings: Mapping[str, int | float]) -> System:
+    """A system with settings; numbers take the type of the setting's default."""
+    maker: Any = BUILT_IN[name]
+    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(getattr(maker, "func", maker))}
+    unknown = [key for key in settings if not isinstance(fields.get(key), int | float)]
+    if unknown:
+        raise ValueError(f"it has no setting {', '.join(unknown)}")
+    made: System = maker(**{key: type(fields[key])(value) for key, value in settings.items()})
+    return made

@@ -15,7 +15,28 @@ import numpy as np
 from mecold.errors import InvalidDataError
 
 RUN_FILE = "run.json"
-_REPORT_ROOMS = ("charts.py", "page.py", "summary.py", "tables.py", "statistics.py", "rankings.py", "cli")
+_REPORT = {
+    "charts.py",
+    "page.py",
+    "summary.py",
+    "tables.py",
+    "statistics.py",
+    "rankings.py",
+    "measures.py",
+    "results.py",
+}
+_DOORS = {"cli.py", "cli_evaluate.py", "terminal.py", "demo.py", "shop.py", "recommender.py", "store.py", "shelf.py"}
+_LEARNING = {
+    "head.py",
+    "losses.py",
+    "ours.py",
+    "fit.py",
+    "train.py",
+    "calibrate.py",
+    "crossfit.py",
+    "episodes.py",
+    "config.py",
+}
 
 
 @dataclass(frozen=True)
@@ -34,19 +55,23 @@ class Outcome:
 
 
 @cache
-def code_fingerprint() -> str:
-    """Hash of every source file of the package that results can depend on."""
+def code_fingerprint(*, learning: bool) -> str:
+    """Hash of the package's source files that results can depend on.
+
+    Args:
+        learning: include what only mecold's own system reads.
+    """
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if not path.name.startswith(_REPORT_ROOMS):
+        if path.name not in _REPORT | _DOORS | (set() if learning else _LEARNING):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def address(parts: Mapping[str, Any]) -> str:
+def address(parts: Mapping[str, Any], *, learning: bool) -> str:
     """The name of a result: a hash of what decides it and of the code that made it."""
-    text = json.dumps({**parts, "code": code_fingerprint()}, sort_keys=True)
+    text = json.dumps({**parts, "code": code_fingerprint(learning=learning)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -163,7 +163,8 @@ def _outcome(system: System, plan: Plan, seed: int, one: Split, store: Results, 
     identity = getattr(system, "fingerprint", None)
     key = None if identity is None else address(
         plan.settings() | {"seed": seed, "seeds": [], "tune": False, "inner": inner, "system": identity,
-                           "device": plan.device, "metrics": plan.depth}
+                           "device": plan.device, "metrics": plan.depth},
+        learning=not kind_of(system).startswith("order"),
     )  # fmt: skip
     found = store.load(key)
     if found is None:

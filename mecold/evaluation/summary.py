@@ -131,7 +131,8 @@ class _Cell:
         for seed in plan.seeds:
             cell.users[seed] = plan.splits[seed].tasks("test", k).users
             cell.numbers[seed] = np.array([known.setdefault(user, len(known)) for user in cell.users[seed]], np.int64)
-            cell.values[seed] = np.stack([by_seed[seed][column] for column in cell.columns], axis=1)
+            columns = [by_seed[seed][column] for column in cell.columns]
+            cell.values[seed] = np.stack(columns, axis=1).astype(np.float64)
         cell.n_users = len(known)
         cell.draws = replicates([(cell.numbers[s], cell.values[s]) for s in plan.seeds], cell.n_users)
         return cell

@@ -1,0 +1,154 @@
+"""Cold-start quality on real data: `python bench/cold_start.py DATA_DIR [--sets ...] [--protocols user,time,item]`.
+
+DATA_DIR holds one folder per set with interactions.parquet and items.parquet. Every system runs with its defaults;
+baselines are tuned per set and number of shots on validation users (sets above 12,000 items: defaults). An interrupted
+run goes on. Writes bench/results/cold_start.json, prints the tables of RESULTS.md, and draws bench/results/cold_start.svg.
+"""
+
+import argparse
+import json
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.run import evaluate
+
+COUNTED = (
+    "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",
+)  # fmt: skip
+OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
+BASELINES = (
+    "popularity,itemknn,userknn,rp3beta,ease,als,content,text_ridge,faded_itemknn,faded_userknn,faded_ease,directed"
+)
+BIG = 12_000
+RESULTS = Path(__file__).parent / "results"
+
+
+def slim(data: dict[str, Any]) -> dict[str, Any]:
+    """What cold_start.json keeps of a report."""
+    systems = {
+        name: {
+            "kind": one["kind"], "scores": one["scores"], "mean": one["mean"], "fit_seconds": one.get("fit_seconds"),
+            "peak_bytes": one.get("peak_bytes"), "beyond": one["beyond"],
+        }
+        for name, one in data["systems"].items()
+    }  # fmt: skip
+    keep = ("protocol", "seeds", "shots", "tuned", "split", "envelope", "comparisons", "failed")
+    return {"dataset": data["dataset"]["name"], **{key: data[key] for key in keep}, "systems": systems}
+
+
+def run(data_dir: Path, name: str, protocol: str, systems: str, out: Path, shots: list[int] | None) -> dict[str, Any]:
+    folder = data_dir / name
+    dataset = Dataset.read(folder / "interactions.parquet", folder / "items.parquet", name=name)
+    tune = len(dataset.catalog.ids) <= BIG
+    report = evaluate(
+        systems, dataset, protocol=protocol, shots=shots, tune=tune, reference="mecold",
+        out=out / f"{name}-{protocol}{'' if shots is None else '-many'}", progress=True,
+    )  # fmt: skip
+    return slim(report.data)
+
+
+def table(results: list[dict[str, Any]], protocol: str) -> str:
+    """Ratios of mecold to the envelopes, a row per set."""
+    rows = []
+    for one in results:
+        if one["protocol"] != protocol or "mecold" not in one["systems"]:
+            continue
+        shots = [k for k in one["shots"] if k > 0]
+        means = one["systems"]["mecold"]["mean"]
+        marks = " / ".join(f"{means[str(k)]['ndcg@10']['mean']:.4f}" for k in one["shots"])
+        cells = []
+        for kind in ("all", "order-blind"):
+            ratios = one["envelope"][kind]["ratios"]["mecold"]
+            cells += [" / ".join(f"{ratios[str(k)]['ratio']:.3f}" for k in shots), f"{ratios['geometric_mean']:.3f}"]
+        rows.append(f"| {one['dataset']} | {marks} | {' | '.join(cells)} |")
+    if not rows:
+        return ""
+    head = ["set", "mecold nDCG@10 by k", "to the envelope", "mean", "to the order-blind envelope", "mean"]
+    return "\n".join([f"### {protocol} split", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""])
+
+
+def headline(results: list[dict[str, Any]], protocol: str) -> str:
+    """Geometric means over the sets that count."""
+    lines = []
+    for kind in ("all", "order-blind"):
+        marks = [
+            one["envelope"][kind]["ratios"]["mecold"][str(k)]["ratio"]
+            for one in results
+            if one["protocol"] == protocol and one["dataset"] in COUNTED and "mecold" in one["systems"]
+            for k in one["shots"]
+            if k > 0
+        ]
+        if marks:
+            lines.append(
+                f"{protocol} split, {kind}: geometric mean {np.exp(np.mean(np.log(marks))):.3f}, least {min(marks):.3f} "
+                f"over {len(marks)} cells of the sets that count"
+            )
+    return "\n".join(lines)
+
+
+def picture(results: list[dict[str, Any]]) -> None:
+    """Ratios with intervals, a panel per set of the user split."""
+    from matplotlib.figure import Figure
+
+    shown = [one for one in results if one["protocol"] == "user" and one["dataset"] in COUNTED and 1 in one["shots"]]
+    figure = Figure(figsize=(10, 2.6), layout="constrained")
+    for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
+        shots = [k for k in one["shots"] if k > 0]
+        for shift, (kind, colour) in enumerate((("all", "#1f5fd0"), ("order-blind", "#d9822b"))):
+            cells = [one["envelope"][kind]["ratios"]["mecold"][str(k)] for k in shots]
+            places = [place + 0.2 * shift - 0.1 for place in range(len(shots))]
+            axes.vlines(places, [c["low"] for c in cells], [c["high"] for c in cells], color=colour)
+            axes.plot(places, [c["ratio"] for c in cells], "o", color=colour, label=kind, markersize=4)
+        axes.axhline(1, color="#777", linewidth=1)
+        axes.set_xticks(range(len(shots)), [f"k={k}" for k in shots])
+        axes.set_title(one["dataset"], fontsize=8)
+        axes.set_yscale("log")
+        axes.set_yticks([0.8, 1, 1.25, 1.5, 2, 3], ["0.8", "1", "1.25", "1.5", "2", "3"])
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("mecold / envelope")
+    figure.axes[0].legend(fontsize=7)
+    figure.savefig(RESULTS / "cold_start.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--sets", default=",".join([*COUNTED, *OTHERS]))
+    parser.add_argument("--protocols", default="user,time,item")
+    parser.add_argument("--systems", default=f"mecold,{BASELINES}")
+    parser.add_argument("--shots", help="other numbers of shots, such as 50,100; kept beside the usual ones")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the full reports")
+    parser.add_argument("--json", type=Path, default=RESULTS / "cold_start.json")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    shots = [int(k) for k in args.shots.split(",")] if args.shots else None
+    kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
+    results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
+    for protocol in args.protocols.split(","):
+        for name in args.sets.split(","):
+            try:
+                found = run(args.data_dir, name, protocol, args.systems, args.out, shots)
+            except ValueError as error:
+                print(f"{name}, {protocol}: {error}", flush=True)
+                continue
+            results[found["dataset"], found["protocol"], tuple(found["shots"])] = found
+            commit = subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+            ).stdout.strip()
+            args.json.parent.mkdir(exist_ok=True)
+            args.json.write_text(json.dumps({"commit": commit, "results": list(results.values())}))
+            print(table([found], protocol), flush=True)
+    everything = list(results.values())
+    for protocol in ("user", "time", "item"):
+        print(table(everything, protocol))
+        print(headline(everything, protocol), "\n")
+    picture(everything)
+
+
+if __name__ == "__main__":
+    main()
