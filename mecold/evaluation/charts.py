@@ -59,11 +59,9 @@ def _drawn(
     label: str,
     n: int,
 ) -> str:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Reports need matplotlib: pip install 'mecold[evaluate]'") from error
+    import matplotlib
+    from matplotlib.figure import Figure
+
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -92,14 +91,6 @@ def latency(fitted: Fitted, tasks: Tasks, depth: int, users: int = 100) -> dict[
     }
 
 
-def _process() -> Any:
-    try:
-        import psutil
-    except ImportError as error:
-        raise ImportError("Evaluation needs psutil: pip install 'mecold[evaluate]'") from error
-    return psutil.Process()
-
-
 def _give_back() -> None:
     """Return freed memory to the system, as far as the C library can, so that the next rise is seen whole."""
     gc.collect()
@@ -118,7 +109,9 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         """Start to watch."""
-        process = _process()
+        import psutil
+
+        process = psutil.Process()
         _give_back()
         start = process.memory_info().rss
 

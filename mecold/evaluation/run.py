@@ -1,5 +1,6 @@
 """The run: check everything, then fit and rank system by system, keep what is finished, and hand it all to the report."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -60,6 +61,7 @@ def evaluate(
         InvalidDataError: before any work is done, on unknown names, unusable settings, a folder that holds another
             report, or rankings that are not valid.
     """
+    _check_installed("psutil", *(["matplotlib"] if out is not None else []))
     chosen = listed(systems) if systems or not rankings else []
     plan = make_plan(
         dataset, protocol=protocol, shots=shots, seeds=seeds, metrics=metrics, tune=tune, device=device
@@ -94,6 +96,12 @@ def evaluate(
     if folder is not None:
         report.write(folder)
     return report
+
+
+def _check_installed(*names: str) -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"Evaluation needs {' and '.join(missing)}: pip install 'mecold[evaluate]'")
 
 
 def family_of(system: System) -> str:
