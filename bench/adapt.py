@@ -10,12 +10,12 @@ import torch
 from clock import machine, medians_ms
 
 from mecold import Catalog, PrecomputedEncoder, Recommender
-from mecold.adapt import descend
+from mecold.adapt import descend, gramian
 from mecold.head import HeadConfig, Inner, PreferenceHead
 from mecold.model import Model
 from mecold.shelf import Shelf
 from mecold.support import history, pad
-from mecold.tower import ItemSpace, ItemTower, Layout, gramian
+from mecold.tower import ItemSpace, ItemTower, Layout
 
 LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
 

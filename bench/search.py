@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from clock import machine, medians_ms
 
+from mecold.adapt import gramian
 from mecold.head import PreferenceHead
 from mecold.index import ExactIndex, FaissIndex
 from mecold.support import history, pad
-from mecold.tower import ItemSpace, Layout, gramian
+from mecold.tower import ItemSpace, Layout
 
 LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
 K, SHOTS = 10, 10

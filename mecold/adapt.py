@@ -130,3 +130,8 @@ def solve(
     residual = root * torch.where(mask, labels, 0.0) - torch.einsum("usd,ud->us", rows, start)
     pull = torch.linalg.solve(inner, residual[..., None])[..., 0]
     return start + torch.einsum("us,usd->ud", pull, spread)
+
+
+def gramian(item: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
+    """Mean outer product of the item vectors: the catalogue as implicit negatives."""
+    return item.T @ item / max(1, len(item))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mecold.catalog import Catalog
 from mecold.errors import InvalidDataError, few
+from mecold.ridge import damped_cholesky, prefixes
 from mecold.types import ItemId
 
 
@@ -175,43 +176,15 @@ def moments(
     X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
     past = ahead = None
     if config.directed_rank:
-        S, T = prefixes(column[items[keep]], users[keep], width, config)
+        S, T = prefixes(
+            column[items[keep]], users[keep], width, past=config.past, fade=config.fade, window=config.window
+        )
         past, ahead = _dense(S.T @ S), _dense(S.T @ T)
     return Moments(counts, _dense(X.T @ X), past, ahead)
 
 
 def _dense(matrix: sp.csr_matrix | sp.csc_matrix | sp.bsr_matrix) -> Tensor:
     return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
-
-
-def prefixes(
-    items: Int64[np.ndarray, " rows"], users: Int64[np.ndarray, " rows"], width: int, config: FactorConfig
-) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """One row per proper prefix of a history: its last items, faded by age; and the items that follow."""
-    n = len(items)
-    here = np.arange(n)
-    rows_of: list[list[np.ndarray]] = [[], []]
-    values: list[np.ndarray] = []
-    columns: list[list[np.ndarray]] = [[], []]
-    for age in range(min(config.past, n - 1)):
-        at = here[age + 1 :][users[age + 1 :] == users[: n - age - 1]]  # a prefix ends before row `at`
-        rows_of[0].append(at)
-        columns[0].append(items[at - 1 - age])
-        values.append(np.full(len(at), np.exp(-age / config.fade), np.float32))
-    for step in range(min(config.window, n - 1)):
-        at = here[1 : n - step][users[1 : n - step] == users[1 + step :]]
-        at = at[users[at - 1] == users[at]]
-        rows_of[1].append(at)
-        columns[1].append(items[at + step])
-    empty = [np.empty(0, np.int64)]
-    S, T = (
-        sp.csr_matrix((v, (np.concatenate(r or empty), np.concatenate(c or empty))), (n, width))
-        for r, c, v in (
-            (rows_of[0], columns[0], np.concatenate(values or [np.empty(0, np.float32)])),
-            (rows_of[1], columns[1], np.ones(sum(map(len, columns[1])), np.float32)),
-        )
-    )
-    return S, T
 
 
 def fit_pairs(
@@ -238,16 +211,6 @@ def _balanced(pair: FactorPair) -> FactorPair:
     touched = (pair.support != 0).any(1).sum().clamp(min=1)
     scale = (touched.sqrt() / norm).sqrt()
     return FactorPair(pair.support * scale, pair.item * scale)
-
-
-def damped_cholesky(
-    gram: Float[Tensor, "items items"], l2: float, exact_to: int = 4096
-) -> Float[Tensor, "items items"]:
-    """Cholesky factor of `gram + l2 I`, in float64 up to so many items, where it is cheap and then exact."""
-    damped = gram.double() if len(gram) <= exact_to else gram.clone()
-    damped.diagonal().add_(l2)
-    factor: Tensor = torch.linalg.cholesky(damped)
-    return factor
 
 
 def _inverse(gram: Tensor, l2: float) -> Tensor:

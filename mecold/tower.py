@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mecold.adapt import gramian
 from mecold.factors import FactorPair
 
 
@@ -67,11 +68,6 @@ class ItemSpace:
         return ItemSpace(
             *(part.to(device) for part in (self.support, self.item, self.popularity, self.cold, self.gram))
         )
-
-
-def gramian(item: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
-    """Mean outer product of the item vectors."""
-    return item.T @ item / max(1, len(item))
 
 
 class ItemTower(nn.Module):

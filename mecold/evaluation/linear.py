@@ -3,7 +3,7 @@
 The weight matrix is dense, items by items: 1.1 GB for 17,000 items. Popularity breaks ties (`Training.tie`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.systems import Kind, Supports, Training, support_matrix
-from mecold.factors import FactorConfig, damped_cholesky, prefixes
+from mecold.ridge import damped_cholesky, prefixes
 
 FADE = 2.0
 EXACT_TO = 11_999  # items up to which ridge regressions run in float64
@@ -206,8 +206,7 @@ class Directed(Named):
     def fit(self, training: Training) -> Linear:
         """Solve."""
         log, n = training.log, training.n_items
-        settings = replace(FactorConfig(), fade=self.fade or FADE)
-        past, ahead = prefixes(log.items, log.owners, n, settings)
+        past, ahead = prefixes(log.items, log.owners, n, past=20, fade=self.fade or FADE, window=10)
         gram, cross = (torch.from_numpy((past.T @ m).toarray().astype(np.float32)) for m in (past, ahead))
         factor = damped_cholesky(gram, self.l2, EXACT_TO)
         weights = torch.cholesky_solve(cross.to(factor.dtype), factor).numpy()

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from mecold.adapt import descend, logistic_loss, solve
+from mecold.adapt import descend, gramian, logistic_loss, solve
 from mecold.evaluation.linear import Named
 from mecold.evaluation.systems import Supports, Training, support_matrix
 from mecold.support import history, pad
-from mecold.tower import gramian
 
 
 @dataclass(frozen=True)
