@@ -36,7 +36,13 @@ def histories_of(log: Interactions, liked_from: float | None) -> Iterator[tuple[
     """Chunks of users and their histories, in the log's order."""
     labels, start = labels_of(log, liked_from), 0
     spans = zip(log.offsets[:-1], log.offsets[1:], strict=True)
-    everyone = (history(log.items[a:b], labels[a:b], log.weights[a:b]) for a, b in spans)
+    clock = log.timestamps
+    everyone = (
+        history(
+            log.items[a:b], labels[a:b], log.weights[a:b], np.nan if clock is None or a == b else float(clock[b - 1])
+        )
+        for a, b in spans
+    )
     for part in chunks(everyone):
         yield log.users.slice(start, len(part)).to_list(), part
         start += len(part)

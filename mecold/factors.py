@@ -34,6 +34,7 @@ class FactorConfig:
         past: how many items of a prefix are read, newest first.
         fade: an item `a` steps older weighs exp(-a / fade).
         window: how many following items a prefix predicts.
+        trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
         max_items: factors are fitted on this many most-touched items; the rest lives on its text. The cost grows with
             the cube: 8,192 items take about ten seconds a fit on two cores.
     """
@@ -44,6 +45,7 @@ class FactorConfig:
     past: int = 20
     fade: float = 2.0
     window: int = 10
+    trend_bins: int = 16
     max_items: int = 8192
 
 
@@ -118,12 +120,14 @@ class Moments:
         together: `X'X` over the fitted items.
         past: `S'S`, S the faded prefixes.
         ahead: `S'T`, T the items that follow.
+        by_time: interactions per item and bin of time, over the whole catalogue.
     """
 
     counts: Float[Tensor, " items"]
     together: Float[Tensor, "fitted fitted"]
     past: Float[Tensor, "fitted fitted"] | None
     ahead: Float[Tensor, "fitted fitted"] | None
+    by_time: Float[Tensor, "items bins"] | None = None
 
     def minus(self, other: "Moments") -> "Moments":
         """The moments of the users that are in this log but not in the other."""
@@ -135,11 +139,11 @@ class Moments:
 
     def to(self, device: torch.device) -> "Moments":
         """The same sums on another device."""
-        parts = (self.counts, self.together, self.past, self.ahead)
+        parts = (self.counts, self.together, self.past, self.ahead, self.by_time)
         return Moments(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
     def _combine(self, other: "Moments", op: Callable[[Tensor, Tensor], Tensor]) -> "Moments":
-        pairs = [(getattr(self, n), getattr(other, n)) for n in ("counts", "together", "past", "ahead")]
+        pairs = [(getattr(self, n), getattr(other, n)) for n in ("counts", "together", "past", "ahead", "by_time")]
         return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))  # type: ignore[arg-type]
 
 

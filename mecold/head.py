@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
+import mecold.trend as trend
 from mecold.adapt import descend, solve
 from mecold.support import Support
 from mecold.tower import ItemSpace, Layout
@@ -85,7 +86,11 @@ class PreferenceHead(nn.Module):
         self.layout = layout
         knots, channels = len(KNOTS), len(layout.names)
         self.register_buffer("interpolation", _interpolation())
-        start = [2.5] * (channels - 2) + [0.5, -1.0]  # text starts small: it has to earn its place
+        # text, trend and popularity start small: they have to earn their place
+        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-2]] + [0.5, -1.0]
+        width = dict(zip(layout.names, layout.widths, strict=True)).get(trend.CHANNEL, 0)
+        self.register_buffer("centres", torch.zeros(width, dtype=torch.float64))  # of the bins of time
+        self.register_buffer("persistence", torch.zeros((), dtype=torch.float64))
         self.prior = nn.Parameter(torch.tensor(start).repeat(knots, 1))  # log scale of each channel by shots
         ages = torch.tensor(KNOTS, dtype=torch.float32)[:, None]
         self.fade = nn.Parameter((-ages / 4).clamp(min=-3.0).repeat(1, channels))  # log weight by age
@@ -99,6 +104,8 @@ class PreferenceHead(nn.Module):
 
     gain: Tensor
     share: Tensor
+    centres: Tensor
+    persistence: Tensor
 
     def coefficients(self) -> Coefficients:
         """Expand the parameters; done once per batch in training and once per model in use."""
@@ -143,12 +150,14 @@ class PreferenceHead(nn.Module):
     def read(
         self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
     ) -> Float[Tensor, "users dim"]:
-        """The prior: per channel a faded sum of the support sides, plus a liking for popular items."""
+        """The prior: per channel a faded sum of the support sides; the trend of the moment; a liking for popular items."""
         rows = embedding(support.rows, space.support)
         popularity = embedding(support.rows, space.popularity[:, None])
         trust = evidence[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
         parts = [
-            torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
+            scale[:, i, None] * trend.reading(support.time, self.centres, self.persistence)
+            if self.layout.names[i] == trend.CHANNEL
+            else torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
             for i, part in enumerate(self.layout.slices[:-1])
         ]
         return torch.cat([*parts, scale[:, -1:]], dim=1)

@@ -119,13 +119,18 @@ class Interactions:
         return self._of(self.users, sizes, np.flatnonzero(keep))
 
     @property
+    def timestamps(self) -> Float64[np.ndarray, " rows"] | None:
+        """The times where they are those of a clock, not positions."""
+        return self.times if self.order == "timestamp" else None
+
+    @property
     def owners(self) -> Int64[np.ndarray, " rows"]:
         """Position of the user of each interaction."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def histories(self) -> list[np.ndarray]:
-        """The items of each user, oldest first."""
-        return np.split(self.items, self.offsets[1:-1]) if len(self) else []
+    def histories(self, values: np.ndarray | None = None) -> list[np.ndarray]:
+        """The items of each user, oldest first; or whatever values the rows have."""
+        return np.split(self.items if values is None else values, self.offsets[1:-1]) if len(self) else []
 
     def _of(self, users: pl.Series, sizes: np.ndarray, rows: np.ndarray) -> "Interactions":
         return Interactions(

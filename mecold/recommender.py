@@ -263,7 +263,7 @@ class Recommender:
         row = int(shelf.catalog.rows([item], "the items")[0])
         size = len(rows.rows)
         masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
-        variants = [History(rows.rows, labels, rows.weights) for labels in masked]
+        variants = [replace(rows, labels=labels) for labels in masked]
         found = [self._queries(model, shelf, pad(part)) @ shelf.space.item[row] for part in chunks(variants)]
         scores = torch.cat(found).cpu().numpy()
         parts = zip(shelf.ids(rows.rows), (scores[1:-1] - scores[0]).tolist(), strict=True)

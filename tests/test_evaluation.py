@@ -231,7 +231,12 @@ def test_the_ridge_head_is_the_closed_form(training, supports):
 def test_lists_leave_out_the_support_and_what_is_no_candidate(training):
     fitted = ItemKNN().fit(training)
     histories = training.log.histories()[:700]
-    tasks = Tasks(training.log.users.head(len(histories)), [h[:4] for h in histories], [h[4:5] for h in histories])
+    tasks = Tasks(
+        training.log.users.head(len(histories)),
+        [h[:4] for h in histories],
+        [h[4:5] for h in histories],
+        np.full(len(histories), np.nan),
+    )
     for candidates in (None, np.arange(0, training.n_items, 3)):
         lists = rank(fitted, tasks, candidates, 20, training.n_items)
         assert lists.shape == (len(histories), 20)
@@ -254,7 +259,7 @@ def test_scores_of_the_wrong_shape_or_nan_are_refused(training):
         def scores(self, state):
             return self.made(state)
 
-    tasks = Tasks(training.log.users.head(2), [np.array([1]), np.array([2])], [np.array([3])] * 2)
+    tasks = Tasks(training.log.users.head(2), [np.array([1]), np.array([2])], [np.array([3])] * 2, np.full(2, np.nan))
     with pytest.raises(InvalidDataError, match="shape"):
         rank(Bad(lambda users: np.zeros((users, 3))), tasks, None, 5, training.n_items)
     with pytest.raises(InvalidDataError, match="NaN"):
@@ -276,7 +281,9 @@ def test_beyond_accuracy_on_lists_whose_answer_is_known():
 
 def test_slices_count_targets_by_kind():
     counts = np.array([0, 1, 2, 3, 4, 5], np.float32)
-    tasks = Tasks(pl.Series([1, 2]), [np.array([5]), np.array([1])], [np.array([0, 4]), np.array([3])])
+    tasks = Tasks(
+        pl.Series([1, 2]), [np.array([5]), np.array([1])], [np.array([0, 4]), np.array([3])], np.full(2, np.nan)
+    )
     lists = np.array([[4, 1, 2], [0, 1, 2]], np.int32)
     found = slices(lists, tasks, World(counts, 5, np.arange(6)), np.array([0.5, 0.25], np.float32), "ndcg@10")
     assert found["target warm or cold"] == {

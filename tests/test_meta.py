@@ -260,7 +260,7 @@ def test_a_host_s_factors_take_the_place_of_the_symmetric_channel(shop, encoder)
     factors = ItemFactors(ids, rng.normal(size=(250, 8)), unseen_users=users[:200])
     recommender = Recommender(encoder, config=SMALL, rng=0)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=factors)
-    assert list(recommender.info()["channels"]) == ["host", "directed", "text", "popularity"]
+    assert list(recommender.info()["channels"]) == ["host", "directed", "trend", "text", "popularity"]
     assert not any("unseen_users" in note for note in report.notes)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=replace(factors, unseen_users=()))
     assert any("unseen_users" in note for note in report.notes)

@@ -39,6 +39,7 @@ ABLATIONS: dict[str, Change] = {
     "no-collaborative": _factors(symmetric_rank=0, directed_rank=0),
     "no-symmetric": _factors(symmetric_rank=0),
     "no-directed": _factors(directed_rank=0),
+    "no-trend": _factors(trend_bins=0),
     "no-training": _training(epochs=0),
     "no-calibration": _training(calibrate=False),
 }
@@ -89,12 +90,14 @@ class FittedMecold:
     head: PreferenceHead
     space: ItemSpace
     coefficients: Coefficients
+    reads_time: bool = True
 
     @torch.inference_mode()
-    def adapt(self, supports: Supports) -> Tensor:
+    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> Tensor:
         """One query vector per user."""
-        support = pad([history(rows) for rows in supports]).to(self.space.item.device)
-        query: Tensor = self.head(self.space, support, self.coefficients)
+        clock = [np.nan] * len(supports) if times is None else times.tolist()
+        support = pad([history(rows, time=when) for rows, when in zip(supports, clock, strict=True)])
+        query: Tensor = self.head(self.space, support.to(self.space.item.device), self.coefficients)
         return query
 
     @torch.inference_mode()

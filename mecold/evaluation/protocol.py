@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
@@ -43,11 +43,13 @@ class Tasks:
         users: user ids.
         supports: rows of the support items, oldest first, by user.
         queries: rows of the items to be found, by user; never empty.
+        times: when each user's last support item was (NaN without a support or without timestamps).
     """
 
     users: pl.Series
     supports: Sequence[np.ndarray]
     queries: Sequence[np.ndarray]
+    times: Float64[np.ndarray, " users"]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -74,15 +76,15 @@ class Split:
     def tasks(self, part: Literal["test", "valid"], shots: int) -> Tasks:
         """The tasks of the test or validation users at a number of shots; users with an empty query are left out."""
         log = self.test if part == "test" else self.valid
+        histories, clocks = log.histories(), [] if log.timestamps is None else log.histories(log.timestamps)
         if self.cold is None:
-            pairs = [(h[:shots], h[shots : shots + QUERY]) for h in log.histories()]
+            places = [(np.arange(len(h))[:shots], np.arange(len(h))[shots : shots + QUERY]) for h in histories]
         else:
-            warm = [(h, ~self.is_cold[h]) for h in log.histories()]
-            pairs = [(h[kept][:shots], h[~kept]) for h, kept in warm]
-        asked = [user for user, (_, query) in enumerate(pairs) if len(query)]
-        return Tasks(
-            log.users.gather(asked), [pairs[user][0] for user in asked], [pairs[user][1] for user in asked]
-        )  # fmt: skip
+            places = [(np.flatnonzero(~self.is_cold[h])[:shots], np.flatnonzero(self.is_cold[h])) for h in histories]
+        asked = [user for user, (_, query) in enumerate(places) if len(query)]
+        last = [clocks[user][places[user][0][-1]] if clocks and len(places[user][0]) else np.nan for user in asked]
+        supports, queries = ([histories[user][places[user][side]] for user in asked] for side in (0, 1))
+        return Tasks(log.users.gather(asked), supports, queries, np.array(last, np.float64))
 
     @cached_property
     def is_cold(self) -> np.ndarray:

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -54,9 +55,14 @@ def rank(
     parts = [np.empty((0, min(depth, n_items)), np.int32)]
     for start in range(0, len(tasks), step):
         supports = tasks.supports[start : start + step]
-        scores = _checked(fitted.scores(fitted.adapt(supports)), len(supports), n_items)
+        state = _adapted(fitted, supports, tasks.times[start : start + step])
+        scores = _checked(fitted.scores(state), len(supports), n_items)
         parts.append(top(scores, supports, candidates, depth))
     return np.concatenate(parts)
+
+
+def _adapted(fitted: Any, supports: Supports, times: np.ndarray) -> Any:
+    return fitted.adapt(supports, times) if getattr(fitted, "reads_time", False) else fitted.adapt(supports)
 
 
 def _checked(scores: np.ndarray, users: int, n_items: int) -> np.ndarray:
@@ -75,9 +81,10 @@ def _checked(scores: np.ndarray, users: int, n_items: int) -> np.ndarray:
 def latency(fitted: Fitted, tasks: Tasks, depth: int, users: int = 100) -> dict[str, float]:
     """Milliseconds per user when users come one by one: adaptation, and scoring with the top `depth`; p50 and p95."""
     adapting, recommending = [], []
-    for support in [*tasks.supports[:3], *tasks.supports[:users]]:  # three to warm up
+    for user in [*range(min(3, len(tasks))), *range(min(users, len(tasks)))]:  # three to warm up
+        support, when = tasks.supports[user], tasks.times[user : user + 1]
         began = time.perf_counter()
-        state = fitted.adapt([support])
+        state = _adapted(fitted, [support], when)
         adapted = time.perf_counter()
         top(fitted.scores(state), [support], None, depth)
         adapting.append(adapted - began)

@@ -20,7 +20,8 @@ _README = """# Tasks of a cold-start evaluation
 - `train-seed<S>.parquet`: the training interactions of seed S (user_id, item_id, position, timestamp where known).
   Nothing else may be used to fit for that seed.
 - `items.parquet`: the items, one row each.
-- `tasks.parquet`: one row per task: task_id, seed, shots, support (item ids, oldest first), candidates.
+- `tasks.parquet`: one row per task: task_id, seed, shots, support (item ids, oldest first), time (of the last of them,
+  where known), candidates.
   `candidates` is "all" (every row of items.parquet) or "cold" (the items that have no row in the training file of the
   seed because they were taken out; listed in `cold-seed<S>.parquet`). Never recommend an item of the support.
 
@@ -51,11 +52,14 @@ def export(dataset: Dataset, splits: Mapping[int, Split], shots: list[int], dept
                 tasks = one.tasks("test", k)
                 supports = pl.Series([ids.gather(s).to_list() for s in tasks.supports], dtype=pl.List(ids.dtype))
                 parts.append(
-                    pl.DataFrame({"task_id": task_ids(ranking, seed, k, tasks.users), "support": supports}).select(
-                        "task_id",
+                    pl.DataFrame(
+                        {"task_id": task_ids(ranking, seed, k, tasks.users), "support": supports, "time": tasks.times}
+                    ).select(
+                        task_ids(ranking, seed, k, tasks.users),
                         pl.lit(seed).alias("seed"),
                         pl.lit(k).alias("shots"),
                         "support",
+                        pl.col("time").fill_nan(None),
                         pl.lit("all" if candidates is None else "cold").alias("candidates"),
                     )
                 )

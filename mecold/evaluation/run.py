@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -195,7 +196,13 @@ def _fit_and_rank(system: System, plan: Plan, seed: int, one: Split) -> Outcome:
                     tasks = one.tasks(part, k)  # type: ignore[arg-type]
                     lists[f"{ranking}{part}/{k}"] = rank(fitted, tasks, candidates, plan.depth, n_items)
         nobody = one.tasks("test", 0)
-        first = type(nobody)(nobody.users.head(1), [np.empty(0, np.int64)], nobody.queries[:1])
+        first = replace(
+            nobody,
+            users=nobody.users.head(1),
+            supports=nobody.supports[:1],
+            queries=nobody.queries[:1],
+            times=nobody.times[:1],
+        )
         deep = plan.depth + plan.shots[-1]
         lists["zero-shot"] = rank(fitted, first, one.rankings[""], deep, n_items)
     costs = {"fit_seconds": fit_seconds, "rank_seconds": perf_counter() - start - fit_seconds}

@@ -88,7 +88,10 @@ class Training:
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A fitted system. Two steps, so that adaptation and recommendation can be timed apart."""
+    """A fitted system. Two steps, so that adaptation and recommendation can be timed apart.
+
+    One with a true attribute `reads_time` is called as `adapt(supports, times)`, with the time of each user's last item.
+    """
 
     def adapt(self, supports: Supports) -> Any:
         """Whatever the system knows of these users; one state for the batch."""

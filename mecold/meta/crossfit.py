@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+import mecold.trend as trend
 from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
 from mecold.meta.config import MetaConfig
@@ -41,11 +42,15 @@ class Views:
         whole: fitted on all users.
         folds: fitted on all users but those of the fold.
         fold_of: fold of each user of the log.
+        centres: middle of each bin of the trend channel; empty without one.
+        persistence: how much of a trend is left one bin later.
     """
 
     whole: View
     folds: tuple[View, ...]
     fold_of: Int64[np.ndarray, " users"]
+    centres: Float64[Tensor, " bins"]
+    persistence: float
 
 
 def cross_fit(
@@ -72,10 +77,14 @@ def cross_fit(
     positive = log.where(liked)
     fold_of = rng.permutation(len(log)) % config.training.folds
     fitted = fitted_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
+    clock = positive.timestamps
+    edges = np.empty(0) if clock is None else trend.edges_of(clock, settings.trend_bins)
     parts: list[Moments] = []
     for fold in range(config.training.folds):
         part = positive.take(np.flatnonzero(fold_of == fold))
         stats = moments(part.items, part.weights, part.offsets, fitted, n_items, settings)
+        if len(edges) and part.timestamps is not None:
+            stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
         parts.append(stats.to(device))
     total = parts[0]
     for part_stats in parts[1:]:
@@ -83,6 +92,13 @@ def cross_fit(
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     def view(stats: Moments) -> View:
-        return View(host | fit_pairs(stats, fitted, settings, torch_rng), stats.counts, vectors)
+        pairs = host | fit_pairs(stats, fitted, settings, torch_rng)
+        if stats.by_time is not None:
+            found = trend.vectors_of(stats.by_time)
+            pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
+        return View(pairs, stats.counts, vectors)
 
-    return Views(view(total), tuple(view(total.minus(part_stats)) for part_stats in parts), fold_of)
+    centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
+    persistence = 0.0 if total.by_time is None else trend.persistence_of(total.by_time)
+    folds = tuple(view(total.minus(part_stats)) for part_stats in parts)
+    return Views(view(total), folds, fold_of, centres, persistence)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from mecold.interactions import Interactions
@@ -19,12 +19,14 @@ class Opening:
         rows: item rows, oldest first; padding holds 0.
         labels: 1 liked, -1 disliked.
         weights: positive weights.
+        times: when each was, where the log has timestamps; NaN elsewhere.
         lengths: number of real rows per user.
     """
 
     rows: Int[Tensor, "users length"]
     labels: Float[Tensor, "users length"]
     weights: Float[Tensor, "users length"]
+    times: Float64[Tensor, "users length"]
     lengths: Int[Tensor, " users"]
 
     def __len__(self) -> int:
@@ -32,7 +34,7 @@ class Opening:
 
     def take(self, users: Tensor) -> "Opening":
         """These users, in this order."""
-        return Opening(*(getattr(self, f)[users] for f in ("rows", "labels", "weights", "lengths")))
+        return Opening(*(getattr(self, f)[users] for f in ("rows", "labels", "weights", "times", "lengths")))
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def opening(log: Interactions, labels: np.ndarray, length: int) -> Opening:
     source = (log.offsets[:-1, None] + np.arange(length))[mask]
     rows, marks, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     rows[mask], marks[mask], weights[mask] = log.items[source], labels[source], log.weights[source]
-    return Opening(*map(torch.from_numpy, (rows, marks, weights, sizes)))
+    times = np.full(shape, np.nan)
+    if (known := log.timestamps) is not None:
+        times[mask] = known[source]
+    return Opening(*map(torch.from_numpy, (rows, marks, weights, times, sizes)))
 
 
 def cut(users: Opening, shots: Int[Tensor, " users"], query: int) -> Episodes:
@@ -83,6 +88,7 @@ def cut(users: Opening, shots: Int[Tensor, " users"], query: int) -> Episodes:
         torch.where(mask, users.labels[:, :width], 0.0),
         torch.where(mask, users.weights[:, :width], 0.0),
         mask,
+        torch.where(shots > 0, users.times.gather(1, (shots[:, None] - 1).clamp(min=0))[:, 0], torch.nan),
     )
     places = shots[:, None] + torch.arange(query)
     inside = places < users.lengths[:, None]

@@ -65,7 +65,10 @@ def fit(
     tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]))
     tower.start_from(vectors.cpu(), views.whole.counts.cpu())
     tower.to(device)
-    head = PreferenceHead(tower.layout(views.whole.pairs), config.head).to(device)
+    head = PreferenceHead(tower.layout(views.whole.pairs), config.head)
+    head.centres.copy_(views.centres)
+    head.persistence.fill_(views.persistence)
+    head.to(device)
     settings = config.training
     users = opening(log, labels, settings.max_shots + settings.query)
     learners = split_learners(views, eligible, settings, rng)

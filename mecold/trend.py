@@ -1,0 +1,77 @@
+"""Trends: how much more, or less, an item was wanted at a time than on the whole. One more inner product.
+
+A log's time is cut into bins of equally many interactions. An item's vector holds the logarithm of its rate in each bin
+over its overall rate, shrunk where little is known; a user who is there at a time reads the two nearest bins. After the
+log's end the last bin is read, less and less, as fast as trends faded within the log.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+CHANNEL = "trend"
+SHRINK = 2.0  # expected interactions of an item in a bin at which its own count weighs half
+_LEAST_BINS = 3
+_LEAST_ROWS = 200  # interactions per bin
+
+
+def edges_of(times: Float64[np.ndarray, " rows"], bins: int) -> Float64[np.ndarray, " edges"]:
+    """Edges of at most so many bins of equally many interactions; none where there are too few to tell apart."""
+    bins = min(bins, len(times) // _LEAST_ROWS)
+    if bins < _LEAST_BINS:
+        return np.empty(0)
+    edges = np.unique(np.quantile(times, np.linspace(0, 1, bins + 1)))
+    return edges if len(edges) > _LEAST_BINS else np.empty(0)
+
+
+def counts_by_time(
+    items: Int64[np.ndarray, " rows"],
+    times: Float64[np.ndarray, " rows"],
+    edges: Float64[np.ndarray, " edges"],
+    n_items: int,
+) -> Float[Tensor, "items bins"]:
+    """Interactions of each item in each bin."""
+    bins = len(edges) - 1
+    place = np.searchsorted(edges[1:-1], times, side="right")
+    counts = np.bincount(items * bins + place, minlength=n_items * bins).reshape(n_items, bins)
+    return torch.from_numpy(counts.astype(np.float32))
+
+
+def vectors_of(counts: Float[Tensor, "items bins"]) -> Float[Tensor, "items bins"]:
+    """Log of the shrunk rate of each item in each bin over its overall rate; zero for an item without interactions.
+
+    The posterior mean of a Gamma prior with mean 1 on the ratio, in units of the popularity channel (standard deviations
+    of the log count).
+    """
+    expected = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum().clamp(min=1)
+    scale = torch.log1p(counts.sum(1)).std(correction=0).clamp(min=1e-6)
+    return torch.log((counts + SHRINK) / (expected + SHRINK)) / scale
+
+
+def persistence_of(counts: Float[Tensor, "items bins"]) -> float:
+    """How much of a trend is left one bin later, from 0 to 1: the slope of each bin's vectors on those of the bin before."""
+    found = vectors_of(counts) * counts.sum(1, keepdim=True).sqrt()  # items that are known better count more
+    before, after = found[:, :-1], found[:, 1:]
+    return float(((before * after).sum() / (before**2).sum().clamp(min=1e-12)).clamp(0, 1))
+
+
+def reading(
+    time: Float[Tensor, " users"], centres: Float[Tensor, " bins"], persistence: Float[Tensor, ""]
+) -> Float[Tensor, "users bins"]:
+    """How much of each bin a user at a time reads: linear between the two nearest centres.
+
+    Behind the last centre it is the last bin, times `persistence` for every bin's width that has passed (an
+    autoregressive forecast). A time that is not known (NaN), or lies before the log began (so that it is no time of this
+    clock), reads nothing.
+    """
+    first = centres[0] - (centres[1] - centres[0])
+    known = time >= first
+    at = torch.where(known, time, centres[0]).clamp(float(centres[0]), float(centres[-1]))
+    upper = torch.searchsorted(centres, at).clamp(1, len(centres) - 1)
+    share = (at - centres[upper - 1]) / (centres[upper] - centres[upper - 1])
+    table = torch.zeros(len(time), len(centres), dtype=centres.dtype, device=centres.device)
+    rows = torch.arange(len(time), device=centres.device)
+    table[rows, upper - 1], table[rows, upper] = 1 - share, share
+    behind = torch.where(known, (time - centres[-1]) / (centres[-1] - centres[-2]), 0.0).clamp(min=0)
+    return (table * (known * persistence**behind)[:, None]).float()
