@@ -53,7 +53,7 @@ def read_history(
     seen = tuple(first)
     known = [row for row in first.values() if on_unknown == "raise" or row.item in shelf.catalog.row_of]
     rows = shelf.catalog.rows([row.item for row in known], f"the user's {len(seen):,} items")
-    newest = [row.time for row in known if row.time is not None][-1:]
+    newest = [float(row.time) for row in known if row.time is not None][-1:]
     return history(rows, [row.label for row in known], [row.weight for row in known], *newest), seen
 
 

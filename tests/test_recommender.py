@@ -72,9 +72,9 @@ def test_a_batch_is_its_users_one_by_one(fitted, shop):
     log = shop.interactions.head(600)
     lists = fitted.recommend_batch(log, k=5, users=["nobody", "no one"])
     states = fitted.adapt_users(log)
-    histories = log.sort("timestamp", maintain_order=True).group_by("user_id", maintain_order=True).agg("item_id")
-    for user, history in histories.iter_rows():
-        alone = fitted.adapt_user(history)
+    histories = log.sort("timestamp", maintain_order=True).group_by("user_id", maintain_order=True)
+    for user, items, times in histories.agg("item_id", "timestamp").iter_rows():
+        alone = fitted.adapt_user([Interaction(i, time=t) for i, t in zip(items, times, strict=True)])
         assert alone.seen == states[user].seen
         np.testing.assert_allclose(alone.query, states[user].query, rtol=1e-4, atol=1e-5)
         found = lists.filter(pl.col("user_id") == user)
