@@ -28,17 +28,36 @@ BIG = 8_000
 RESULTS = Path(__file__).parent / "results"
 
 
+KEPT = ("ndcg@10", "recall@20", "mrr@10", "full:ndcg@10")
+
+
 def slim(data: dict[str, Any]) -> dict[str, Any]:
-    """What cold_start.json keeps of a report."""
+    """What cold_start.json keeps of a report, to five digits."""
+
+    def cells(by_k: dict[str, Any]) -> dict[str, Any]:
+        return {k: {metric: cell[metric] for metric in KEPT if metric in cell} for k, cell in by_k.items()}
+
     systems = {
         name: {
-            "kind": one["kind"], "scores": one["scores"], "mean": one["mean"], "fit_seconds": one.get("fit_seconds"),
-            "peak_bytes": one.get("peak_bytes"), "beyond": one["beyond"],
+            "kind": one["kind"],
+            "scores": {seed: cells(by_k) for seed, by_k in one["scores"].items()},
+            "mean": cells(one["mean"]),
+            **{key: one.get(key) for key in ("fit_seconds", "peak_bytes", "beyond")},
         }
         for name, one in data["systems"].items()
-    }  # fmt: skip
+    }
     keep = ("protocol", "seeds", "shots", "tuned", "split", "envelope", "comparisons", "failed")
-    return {"dataset": data["dataset"]["name"], **{key: data[key] for key in keep}, "systems": systems}
+    name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
+    slimmed: dict[str, Any] = rounded({"dataset": name, **{key: data[key] for key in keep}, "systems": systems})
+    return slimmed
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def run(data_dir: Path, name: str, protocol: str, systems: str, out: Path, shots: list[int] | None) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def _ratio(figure: "Figure", data: dict[str, Any]) -> None:
 
 
 def _latency(figure: "Figure", data: dict[str, Any]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes, metric, k = figure.subplots(), data["metrics"][0], str(data["shots"][-1])
     colours = dict(zip(stressed(data), _SERIES, strict=False))
     for name, one in data["systems"].items():
@@ -134,6 +136,9 @@ def _latency(figure: "Figure", data: dict[str, Any]) -> None:
             [x], [y], "o", color=colours.get(name, _FAINT), markersize=7 if front else 4, label=name if front else None
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     axes.set_xlabel("milliseconds per user, one at a time (p50)")
