@@ -17,6 +17,7 @@ import numpy as np
 
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.registry import listed, members
+from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
 
 COUNTED = (
@@ -69,17 +70,18 @@ def run(data_dir: Path, name: str, protocol: str, systems: str, out: Path, shots
         chosen = [member for system in chosen for member in members(system)]
     report = evaluate(
         chosen, dataset, protocol=protocol, shots=shots, tune=small and protocol != "time",
-        seeds=(0,) if protocol == "time" else (0, 1, 2), reference=None if "mecold" not in systems else "mecold",
+        seeds=(0,) if protocol == "time" else (0, 1, 2),
+        reference="mecold" if "mecold" in [system.name for system in chosen] else None,
         out=out / f"{name}-{protocol}{'' if shots is None else '-many'}", progress=True,
     )  # fmt: skip
     return slim(report.data)
 
 
-def table(results: list[dict[str, Any]], protocol: str) -> str:
-    """Ratios of mecold to the envelopes, a row per set."""
+def table(results: list[dict[str, Any]], protocol: str, *, many: bool = False) -> str:
+    """Ratios of mecold to the envelopes, a row per set; `many`: of supports beyond ten items."""
     rows = []
     for one in results:
-        if one["protocol"] != protocol or "mecold" not in one["systems"]:
+        if one["protocol"] != protocol or "mecold" not in one["systems"] or (max(one["shots"]) > 10) != many:
             continue
         shots = [k for k in one["shots"] if k > 0]
         means = one["systems"]["mecold"]["mean"]
@@ -102,7 +104,10 @@ def headline(results: list[dict[str, Any]], protocol: str) -> str:
         marks = [
             one["envelope"][kind]["ratios"]["mecold"][str(k)]["ratio"]
             for one in results
-            if one["protocol"] == protocol and one["dataset"] in COUNTED and "mecold" in one["systems"]
+            if one["protocol"] == protocol
+            and one["dataset"] in COUNTED
+            and "mecold" in one["systems"]
+            and max(one["shots"]) <= 10
             for k in one["shots"]
             if k > 0
         ]
@@ -118,6 +123,8 @@ def picture(results: list[dict[str, Any]]) -> None:
     """Ratios with intervals, a panel per set of the user split."""
     from matplotlib.figure import Figure
 
+    if not any(one["protocol"] == "user" and one["dataset"] in COUNTED for one in results):
+        return
     shown = [one for one in results if one["protocol"] == "user" and one["dataset"] in COUNTED and 1 in one["shots"]]
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
@@ -149,6 +156,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "cold_start.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    head = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(head, capture_output=True, text=True).stdout.strip()
     shots = [int(k) for k in args.shots.split(",")] if args.shots else None
     kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
     results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
@@ -159,16 +168,14 @@ def main() -> None:
             except ValueError as error:
                 print(f"{name}, {protocol}: {error}", flush=True)
                 continue
-            results[found["dataset"], found["protocol"], tuple(found["shots"])] = found
-            commit = subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-            ).stdout.strip()
+            results[found["dataset"], found["protocol"], tuple(found["shots"])] = found | {"commit": commit}
             args.json.parent.mkdir(exist_ok=True)
-            args.json.write_text(json.dumps({"commit": commit, "results": list(results.values())}))
-            print(table([found], protocol), flush=True)
+            write_text(args.json, json.dumps({"results": list(results.values())}))
+            print(table([found], protocol, many=max(found["shots"]) > 10), flush=True)
     everything = list(results.values())
     for protocol in ("user", "time", "item"):
         print(table(everything, protocol))
+        print(table(everything, protocol, many=True))
         print(headline(everything, protocol), "\n")
     picture(everything)
 

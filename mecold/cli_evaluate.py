@@ -228,7 +228,9 @@ def _table(report: Report) -> Table:
     data = report.data
     metric = data["metrics"][0]
     title = f"{data['dataset']['name']}, {data['protocol']} split: {metric}, mean over {len(data['seeds'])} seeds"
-    table = Table("system", *(f"k={k}" for k in data["shots"]), "fit s", "ms/user", title=title, title_justify="left")
+    table = Table(
+        "system", *(f"k={k}" for k in data["shots"]), "fit s", "ms/user", title=escaped(title), title_justify="left"
+    )
     shown: Callable[[float | None, str], str] = lambda value, form: "" if value is None else form.format(value)  # noqa: E731
     for name in by_quality(data):
         one = data["systems"][name]

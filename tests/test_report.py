@@ -427,3 +427,64 @@ def test_the_page_in_a_real_browser(report, folder, browser, width, scheme):
         "return [...document.querySelectorAll('[src],link[href]')].map(e => e.src || e.href)"
     )
     assert all(link.startswith("data:") for link in links)
+
+
+# ---- what a review found
+
+
+def test_an_encoder_that_fails_costs_only_the_systems_that_read_texts(shop):
+    class Broken:
+        fingerprint = "broken"
+
+        def encode(self, texts, *, progress=False):
+            raise RuntimeError("no model here")
+
+    found = evaluate("popularity,content", Dataset.read(shop.interactions, shop.items, encoder=Broken()), seeds=(0,))
+    assert list(found.data["systems"]) == ["popularity"]
+    assert "no model here" in found.data["failed"]["content"]
+
+
+def test_a_user_s_own_system_is_never_mistaken_for_a_built_in_one(dataset):
+    def ease(training):
+        return lambda supports: np.repeat(-training.counts[None], len(supports), 0)
+
+    tuned = evaluate([ease], dataset, seeds=(0,), shots=(3,), tune=True)
+    plain = evaluate([ease], dataset, seeds=(0,), shots=(3,))
+    assert tuned.data["systems"]["ease"]["mean"] == plain.data["systems"]["ease"]["mean"]
+    assert tuned.data["systems"]["ease"]["kind"] == "other"
+
+
+def test_settings_of_one_s_own_are_tried_by_tuning_too():
+    names = [member.name for member in members(listed("ease[l2=123]")[0])]
+    assert names == ["ease[l2=123]", "ease[l2=100]", "ease[l2=500]", "ease[l2=2000]"]
+    assert len(members(listed("ease")[0])) == 3
+
+
+def test_results_are_not_shared_by_data_that_differ(shop, encoder):
+    plain = Dataset.read(shop.interactions, shop.items, encoder=encoder)
+    weighted = Dataset.read(shop.interactions.with_columns(weight=pl.lit(2.0)), shop.items, encoder=encoder)
+    priced = Dataset.read(shop.interactions, shop.items.with_columns(price=pl.lit(1.5)), encoder=encoder)
+    assert len({one.fingerprint for one in (plain, weighted, priced)}) == 3
+
+
+def test_knowing_nothing_of_cold_items_is_worth_chance_whatever_the_order_of_the_catalogue(dataset, shop, encoder):
+    counts = dict(shop.interactions.group_by("item_id").len().iter_rows())
+    best_first = shop.items[sorted(range(shop.items.height), key=lambda i: -counts.get(shop.items["item_id"][i], 0))]
+    ordered = Dataset.read(shop.interactions, best_first, encoder=encoder)
+    scores = [
+        evaluate("popularity", one, protocol="item", seeds=(0, 1)).data["systems"]["popularity"]["mean"]["10"][
+            "ndcg@10"
+        ]
+        for one in (ordered, dataset)
+    ]
+    assert scores[0]["low"] < scores[1]["high"]
+
+
+def test_a_report_without_slices_to_compare_is_drawn_all_the_same(shop, encoder, tmp_path):
+    plain = shop.items.select("item_id").with_columns(title=pl.lit("same"))
+    found = evaluate(
+        "popularity", Dataset.read(shop.interactions, plain, encoder=encoder), protocol="item", shots=(0,), seeds=(0,),
+        out=tmp_path / "r",
+    )  # fmt: skip
+    assert "ranked among the cold items" in found.html()
+    assert (tmp_path / "r" / "index.html").is_file()

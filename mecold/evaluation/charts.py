@@ -38,6 +38,8 @@ def pictures(data: dict[str, Any]) -> dict[str, str]:
     }
     if not data["envelope"]:
         del makers["ratio"]
+    if not _sliced(data):
+        del makers["slices"]
     return {
         name: _drawn(draw, data, size, label, number)
         for number, (name, (draw, size, label)) in enumerate(makers.items())
@@ -145,9 +147,15 @@ def _latency(figure: "Figure", data: dict[str, Any]) -> None:
     axes.set_ylabel(f"{metric} at k = {k}")
 
 
+def _sliced(data: dict[str, Any]) -> list[str]:
+    """Slices with more than one group to compare."""
+    found = data["systems"][data["reference"]]["slices"][str(data["shots"][-1])]
+    return [kind for kind, groups in found.items() if len(groups) > 1]
+
+
 def _slices(figure: "Figure", data: dict[str, Any]) -> None:
     k, names = str(data["shots"][-1]), stressed(data)
-    kinds = [kind for kind, groups in data["systems"][names[0]]["slices"][k].items() if len(groups) > 1]
+    kinds = _sliced(data)
     grid: Sequence[Axes] = figure.subplots((len(kinds) + 1) // 2, 2, squeeze=False).ravel().tolist()
     order = ("tail", "middle", "head", "short", "medium", "long", "warm", "cold", "rare", "common")
     for axes, kind in itertools.zip_longest(grid, kinds):

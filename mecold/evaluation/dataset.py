@@ -83,14 +83,19 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that decides results: ids, order, texts, encoder."""
+        """Hash of the items and the log: ids, texts, order, times, weights, ratings, and the item table."""
         digest = hashlib.sha256()
         for part in (self.catalog.ids.to_list(), self.log.users.to_list(), self.catalog.texts):
             digest.update("\0".join(map(str, part)).encode("utf-8", "surrogatepass"))
-        for array in (self.log.offsets, self.log.items, self.log.times):
-            digest.update(b"" if array is None else array.tobytes())
-        digest.update(self.encoder.fingerprint.encode() if self.encoder else b"default")
+        for array in (self.log.offsets, self.log.items, self.log.times, self.log.weights, self.log.ratings):
+            digest.update(b"none" if array is None else array.tobytes())
+        digest.update(self.log.order.encode() + self.items.write_ipc(None).getvalue())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def vectors_fingerprint(self) -> str:
+        """Hash of the text vectors; part of the address of every result that read them."""
+        return hashlib.sha256(self.vectors.tobytes()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
         """The set in numbers, and the histograms that a report draws."""

@@ -18,6 +18,7 @@ from mecold.ridge import damped_cholesky, prefixes
 FADE = 2.0
 EXACT_TO = 11_999  # items up to which ridge regressions run in float64
 DAY = 86_400.0
+_LATEST = 1e11  # seconds; milliseconds lie beyond
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Named:
 
     @property
     def fingerprint(self) -> str:
-        """Name and fade; results of a changed baseline must change one of them."""
-        return f"{self.name} fade={self.fade}"
+        """Every setting, to the last digit."""
+        return f"{self.family} {vars(self)}"
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,16 @@ class RecentPopularity(Named):
         """Count, faded by age.
 
         Raises:
-            InvalidDataError: without timestamps.
+            InvalidDataError: without timestamps, or if they cannot be seconds.
         """
         log = training.log
         if log.order != "timestamp" or log.times is None:
             raise InvalidDataError("recent_popularity needs timestamps; this log has none. Leave it out.")
+        if log.times.max() > _LATEST:
+            raise InvalidDataError(
+                f"recent_popularity reads timestamps as seconds; the latest is {log.times.max():.6g}, which would be after "
+                "the year 5000. Divide milliseconds by 1000."
+            )
         weights = np.exp2((log.times - log.times.max()) / (self.half_life * DAY))
         recent = np.bincount(log.items, weights, minlength=training.n_items)
         return Fixed((recent / max(recent.max(), 1e-12)).astype(np.float32) + training.tie)

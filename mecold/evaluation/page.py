@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from mecold.evaluation.charts import pictures
-from mecold.evaluation.tables import Table, all_tables, settings, verdict
+from mecold.evaluation.tables import Table, all_tables, ranked_over, settings, verdict
 
 _CSS = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1d2433;--faint:#7b8494;--line:#dfe3ea;--mark:#eef4ff;
@@ -52,7 +52,7 @@ def render(data: dict[str, Any]) -> str:
 def _body(data: dict[str, Any]) -> Iterator[str]:
     protocol = {"user": "cold users", "time": "cold users after a date", "item": "cold items"}[data["protocol"]]
     yield f"<h1>Cold-start evaluation: {escape(data['dataset']['name'])}</h1>"
-    yield f'<p class="note">{protocol}, ranked over the full catalogue, {len(data["systems"])} systems</p>'
+    yield f'<p class="note">{protocol}, {ranked_over(data)}, {len(data["systems"])} systems</p>'
     yield f'<p class="lead">{escape(verdict(data))}</p>'
     yield '<div class="grid">'
     for name, svg in pictures(data).items():

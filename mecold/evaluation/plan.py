@@ -74,6 +74,8 @@ def make_plan(
         raise InvalidDataError(f"shots={list(shots)} must name at least one number, none below 0.")
     if not seeds:
         raise InvalidDataError("seeds must name at least one seed.")
+    if not metrics:
+        raise InvalidDataError("metrics must name at least one metric, such as 'ndcg@10'.")
     for name in metrics:
         Metric.parse(name)
     device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

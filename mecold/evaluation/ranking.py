@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int32
 
 from mecold.errors import InvalidDataError
@@ -23,8 +24,9 @@ _USERS_AT_ONCE = 512
 def top(scores: np.ndarray, supports: Supports, candidates: np.ndarray | None, depth: int) -> np.ndarray:
     """The best rows per user, best first, the support and what is no candidate left out; padded with -1.
 
-    Ties are settled as the protocol's reference does: `argpartition`, then a stable sort of what it kept. Where many
-    items tie (popularity on a small log) another rule moves the scores; it is the same rule for every system.
+    Ties are settled as the protocol's reference does: `argpartition`, then a stable sort of what it kept; the same rule
+    for every system. Which of many tied items it keeps depends on their order and on the processor. Candidates are put in
+    a random order first: a system that tells nothing about them is ranked by chance, not by the order of the catalogue.
 
     Args:
         scores: `(users, items)`.
@@ -33,12 +35,14 @@ def top(scores: np.ndarray, supports: Supports, candidates: np.ndarray | None, d
         depth: how many.
     """
     scores = np.array(scores, dtype=np.float32)
-    if candidates is not None:
-        barred = np.ones(scores.shape[1], bool)
-        barred[candidates] = False
-        scores[:, barred] = -np.inf
     for row, support in enumerate(supports):
         scores[row, support] = -np.inf
+    if candidates is not None:
+        shuffled = np.random.default_rng(0).permutation(candidates)
+        inner = top(scores[:, shuffled], [candidates[:0]] * len(scores), None, depth)
+        found = np.where(inner >= 0, shuffled[inner], -1)
+        short = min(depth, scores.shape[1]) - found.shape[1]
+        return np.pad(found, ((0, 0), (0, short)), constant_values=-1).astype(np.int32)
     depth = min(depth, scores.shape[1])
     best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     found = np.take_along_axis(scores, best, 1)
@@ -85,6 +89,7 @@ def latency(fitted: Fitted, tasks: Tasks, depth: int, users: int = 100) -> dict[
         support, when = tasks.supports[user], tasks.times[user : user + 1]
         began = time.perf_counter()
         state = _adapted(fitted, [support], when)
+        _settled()
         adapted = time.perf_counter()
         top(fitted.scores(state), [support], None, depth)
         adapting.append(adapted - began)
@@ -104,6 +109,12 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def _settled() -> None:
+    """Wait for the GPU, where there is one: its work is asynchronous."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @dataclass

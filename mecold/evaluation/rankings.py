@@ -122,7 +122,7 @@ def _lists(name: str, source: FrameLike) -> dict[str, list[object]]:
     """Item ids by task, from either form."""
     frame = read_frame(source, f"rankings of {name!r}")
     what = f"rankings of {name!r}"
-    if "items" in frame.columns and frame["items"].dtype == pl.List:
+    if "items" in frame.columns and frame["items"].dtype in (pl.List, pl.Array):
         require(frame, ["task_id", "items"], what)
         tasks = frame["task_id"].cast(pl.String)
         if tasks.is_duplicated().any():

@@ -6,10 +6,10 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mecold.errors import InvalidDataError
-from mecold.evaluation.linear import EASE, FADE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
+from mecold.evaluation.linear import EASE, FADE, Directed, ItemKNN, Named, Popularity, RecentPopularity, RP3Beta
 from mecold.evaluation.neighbours import ALS, Content, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.ours import ABLATIONS, Mecold
 from mecold.evaluation.systems import System, as_system
@@ -87,11 +87,15 @@ def listed(systems: str | Sequence[Any]) -> list[System]:
 
 
 def members(system: System) -> list[System]:
-    """The system with every combination of settings of its grid; itself where it has none."""
-    family = getattr(system, "family", system.name)
-    grid = GRIDS.get(family, {})
-    combinations = itertools.product(*grid.values())
-    return [_made(family, dict(zip(grid, values, strict=True))) for values in combinations] if grid else [system]
+    """A baseline with every combination of settings of its grid, its own included; any other system as it is."""
+    grid = GRIDS.get(system.family, {}) if isinstance(system, Named) else {}
+    if not isinstance(system, Named) or not grid:
+        return [system]
+    made: list[System] = [
+        cast(System, dataclasses.replace(system, **_typed(system, dict(zip(grid, values, strict=True)))))
+        for values in itertools.product(*grid.values())
+    ]
+    return made if system in made else [cast(System, system), *made]
 
 
 def _parsed(text: str) -> System:
@@ -123,3 +127,7 @@ def _made(name: str, settings: Mapping[str, int | float]) -> System:
         raise ValueError(f"it has no setting {', '.join(unknown)}")
     made: System = maker(**{key: type(fields[key])(value) for key, value in settings.items()})
     return made
+
+
+def _typed(system: Any, settings: Mapping[str, int | float]) -> dict[str, Any]:
+    return {key: type(getattr(system, key))(value) for key, value in settings.items()}

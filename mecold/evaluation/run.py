@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.linear import Named
 from mecold.evaluation.measures import METRICS, World, per_user
 from mecold.evaluation.plan import SEEDS, Plan, make_plan
 from mecold.evaluation.protocol import Protocol, Split
@@ -71,7 +72,7 @@ def evaluate(
         name: read_rankings(name, source, dataset, plan.splits, list(plan.shots), plan.depth)
         for name, source in (rankings or {}).items()
     }
-    names = [system.name if not tune else family_of(system) for system in chosen] + [*given]
+    names = [family_of(system) if tune else system.name for system in chosen] + [*given]
     if len(set(names)) < len(names):
         raise InvalidDataError(f"Two systems have the same name among {', '.join(names)}.")
     if reference is not None and reference not in names:
@@ -92,7 +93,8 @@ def evaluate(
     outcomes |= given
     if not outcomes:
         raise InvalidDataError(f"Every system failed. {'; '.join(f'{n}: {why}' for n, why in failures.items())}")
-    needs_text = any(getattr(system, "needs_text", False) for system in chosen)
+    finished = [system for name, system in zip(names, chosen, strict=False) if name in outcomes]
+    needs_text = any(getattr(system, "needs_text", False) for system in finished)
     report = summarise(plan, outcomes, failures, kinds, _world(plan, with_text=needs_text), reference or names[0])
     if folder is not None:
         report.write(folder)
@@ -106,8 +108,8 @@ def _check_installed(*names: str) -> None:
 
 
 def family_of(system: System) -> str:
-    """The name without settings, under which a tuned system is reported."""
-    return getattr(system, "family", system.name)
+    """The name under which a tuned system is reported: a baseline's without its settings."""
+    return system.family if isinstance(system, Named) else system.name
 
 
 def _world(plan: Plan, *, with_text: bool) -> dict[int, World]:
@@ -149,10 +151,12 @@ def _tuned(tried: Sequence[System], plan: Plan, seed: int, one: Split, store: Re
     chosen: dict[str, str] = {}
     for k in plan.shots:
         tasks = source.tasks("valid" if nested is None else "test", k)
+        if not len(tasks):
+            raise InvalidDataError(f"No validation user has anything left after {k} shots to tune on. Leave them out.")
         marks = {
             name: per_user(trial.lists[f"{part}/{k}"], tasks.queries, plan.metrics[:1])[plan.metrics[0]].mean()
             for name, trial in trials.items()
-        } if len(tasks) else {tried[0].name: 0.0}  # fmt: skip
+        }  # fmt: skip
         chosen[str(k)] = max(marks, key=lambda name: marks[name])
     final = trials
     if nested is not None:
@@ -170,6 +174,8 @@ def _tuned(tried: Sequence[System], plan: Plan, seed: int, one: Split, store: Re
 def _outcome(system: System, plan: Plan, seed: int, one: Split, store: Results, *, inner: bool = False) -> Outcome:
     """Fit and rank, or take what an earlier run left."""
     identity = getattr(system, "fingerprint", None)
+    if identity is not None and getattr(system, "needs_text", False):
+        identity += f" text {plan.dataset.vectors_fingerprint}"
     key = None if identity is None else address(
         plan.settings() | {"seed": seed, "seeds": [], "tune": False, "inner": inner, "system": identity,
                            "device": plan.device, "metrics": plan.depth},

@@ -52,9 +52,13 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write report.json, report.md, index.html and per_user.parquet, each whole or not at all."""
-        write_text(folder / "report.json", json.dumps(self.data, indent=1))
-        write_text(folder / "report.md", self.markdown())
-        write_text(folder / "index.html", self.html())
+        texts = {
+            "report.json": json.dumps(self.data, indent=1),
+            "report.md": self.markdown(),
+            "index.html": self.html(),
+        }
+        for name, text in texts.items():
+            write_text(folder / name, text)
         part = folder / ".per_user.parquet.part"
         self.per_user.write_parquet(part)
         part.replace(folder / "per_user.parquet")
@@ -122,6 +126,7 @@ class _Cell:
         self.values: dict[int, np.ndarray] = {}
         self.n_users = 0
         self.draws = np.empty((0, 0))
+        self.ends: dict[int, np.ndarray] = {}
 
     @classmethod
     def of(cls, plan: Plan, outcomes: Outcomes, k: int) -> "_Cell":
@@ -135,6 +140,8 @@ class _Cell:
             cell.values[seed] = np.stack(columns, axis=1).astype(np.float64)
         cell.n_users = len(known)
         cell.draws = replicates([(cell.numbers[s], cell.values[s]) for s in plan.seeds], cell.n_users)
+        for seed, values in cell.values.items():
+            cell.ends[seed] = interval(replicates([(np.arange(len(values)), values)], len(values)))
         return cell
 
     def metrics(self) -> list[str]:
@@ -149,7 +156,7 @@ class _Cell:
         own = [(metric, place) for (name, metric), place in self.place.items() if name == system]
         for seed in self.seeds:
             values = self.values[seed]
-            ends = interval(replicates([(np.arange(len(values)), values)], len(values)))
+            ends = self.ends[seed]
             entry["scores"].setdefault(str(seed), {})[str(k)] = {
                 metric: _number(values[:, place].mean(), ends[:, place], len(values)) for metric, place in own
             }
@@ -309,7 +316,7 @@ def _looks(
             cell = cells[k]
             quality = cell.values[seed][:, cell.place[name, ranking + cell.headline]]
             seen.append(beyond(lists, worlds[seed]))
-            cut.append(slices(lists, tasks, worlds[seed], quality, cell.headline))
+            cut.append(slices(lists, tasks, worlds[seed], quality, ranking + cell.headline))
         looks["beyond"][str(k)] = {key: float(np.mean([one[key] for one in seen])) for key in seen[0]}
         looks["slices"][str(k)] = _mean_slices(cut)
     return looks

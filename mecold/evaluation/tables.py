@@ -50,8 +50,11 @@ def by_quality(data: dict[str, Any]) -> list[str]:
 def verdict(data: dict[str, Any]) -> str:
     """Two sentences: how the reference stands against the best of the baselines, and where it does not."""
     name, envelope = data["reference"], data["envelope"].get("all")
-    metric, users = data["metrics"][0], ", ".join(f"{s['test_users']:,}" for s in data["split"].values())
-    shots = [k for k in data["shots"] if k > 0]
+    metric, shots = data["metrics"][0], [k for k in data["shots"] if k > 0]
+    tested = [
+        f"{cells[str(data['shots'][0])][metric]['users']:,}" for cells in data["systems"][name]["scores"].values()
+    ]
+    users = ", ".join(tested)
     if envelope is None or not shots or data["systems"][name]["kind"].startswith("order"):
         best = {k: max(data["systems"], key=lambda n: _mean(data, n, k)) for k in data["shots"]}
         listed = ", ".join(f"{one} at k = {k} ({_mean(data, one, k):.3f})" for k, one in best.items())
@@ -80,7 +83,7 @@ def _significant(data: dict[str, Any]) -> str:
     above = sum(row["p_holm"] < 0.05 and row["difference"] > 0 for row in rows)
     return (
         f"Of {len(rows)} comparisons with {data['reference']}, {below} are significantly worse and {above} significantly "
-        "better (5 %, Holm-corrected)."
+        "better (5 %, Holm-corrected over k for each system)."
     )
 
 
@@ -199,6 +202,18 @@ def _short(value: float | None, form: str = "{:.3f}") -> str:
     return "–" if value is None else form.format(value)
 
 
+_TUNED = {
+    "user": "baselines, per k on validation users",
+    "item": "baselines, per k on validation users (the same cold items)",
+    "time": "baselines, per k on a time split of the training log alone",
+}
+
+
+def ranked_over(data: dict[str, Any]) -> str:
+    """What the headline metric ranks."""
+    return "ranked among the cold items" if data["protocol"] == "item" else "ranked over the full catalogue"
+
+
 def settings(data: dict[str, Any]) -> list[tuple[str, str]]:
     """What was run, in pairs."""
     one = data["dataset"]
@@ -216,9 +231,9 @@ def settings(data: dict[str, Any]) -> list[tuple[str, str]]:
             "Order",
             {"timestamp": "by timestamp", "position": "by position"}.get(one["order"], "unknown (a fixed shuffle)"),
         ),
-        ("Protocol", f"{data['protocol']} split, full catalogue, support removed"),
+        ("Protocol", f"{data['protocol']} split, {ranked_over(data)}, support removed"),
         ("Users", sizes),
-        ("Tuned", "per k on validation users" if data["tuned"] else "no: every system with its defaults"),
+        ("Tuned", _TUNED[data["protocol"]] if data["tuned"] else "no: every system with the settings in its name"),
         ("Data fingerprint", one["fingerprint"]),
         ("Versions", ", ".join(f"{k} {v}" for k, v in {"mecold": data["mecold"], **data["versions"]}.items())),
     ]
