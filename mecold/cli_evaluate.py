@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast, no_type_check
 
@@ -80,7 +81,7 @@ class _Data:
         return Dataset.read(
             log, items,
             name=self.interactions.resolve().parent.name,
-            encoder=TextEncoder(self.encoder, max_length=self.max_tokens, device=self.device),
+            encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
             template=TextTemplate(fields=self.text or None),
             interaction_columns=mapping_for(log, renames), item_columns=mapping_for(items, renames),
             on_unknown=cast(Any, self.on_unknown), progress=True,
@@ -153,6 +154,7 @@ def export_tasks(
     shots: Numbers = "auto",
     seeds: Seeds = "0,1,2",
     metrics: Metrics = "ndcg@10,recall@20,mrr@10,hit@10,map@10",
+    text: Text = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
     on_unknown: Unknown = "raise",
 ) -> None:
@@ -161,7 +163,10 @@ def export_tasks(
     Example: mecold evaluate export --interactions log.parquet --items items.parquet --out tasks/
     """
     with explained():
-        data = _Data(interactions, items, protocol, shots, seeds, metrics, column=tuple(column), on_unknown=on_unknown)
+        data = _Data(
+            interactions, items, protocol, shots, seeds, metrics, text=tuple(text), column=tuple(column),
+            on_unknown=on_unknown,
+        )  # fmt: skip
         plan = data.plan()
         count = export(plan.dataset, plan.splits, list(plan.shots), plan.depth, out)
         err.print(f"{count:,} tasks written to {out}; {out}/README.md says what to send back.")

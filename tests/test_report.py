@@ -488,3 +488,11 @@ def test_a_report_without_slices_to_compare_is_drawn_all_the_same(shop, encoder,
     )  # fmt: skip
     assert "ranked among the cold items" in found.html()
     assert (tmp_path / "r" / "index.html").is_file()
+
+
+def test_the_default_encoder_is_made_when_the_first_system_asks_for_it(shop):
+    few = shop.items.head(70)
+    log = shop.interactions.filter(pl.col("item_id").is_in(few["item_id"].implode()))
+    data = Dataset.read(log, few)
+    assert "vectors" not in vars(data)
+    assert data.vectors.shape == (70, 384)

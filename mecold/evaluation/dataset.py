@@ -1,6 +1,7 @@
 """The data of an evaluation: items, log, and text vectors that are made when the first system asks for them."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,8 @@ class Dataset:
         catalog: the items; every one is a candidate.
         log: histories of distinct items, oldest first.
         items: the caller's own table of items, in the order of the catalogue.
-        encoder: makes the text vectors; the default `TextEncoder` where None.
+        encoder: makes the text vectors, or a function that makes the encoder when it is needed; the default
+            `TextEncoder` where None.
         progress: show a progress bar while texts are encoded.
     """
 
@@ -33,7 +35,7 @@ class Dataset:
     catalog: Catalog
     log: Interactions
     items: pl.DataFrame = field(repr=False)
-    encoder: Encoder | None = None
+    encoder: Encoder | Callable[[], Encoder] | None = None
     progress: bool = False
 
     @classmethod
@@ -43,7 +45,7 @@ class Dataset:
         items: FrameLike,
         *,
         name: str | None = None,
-        encoder: Encoder | None = None,
+        encoder: Encoder | Callable[[], Encoder] | None = None,
         template: TextTemplate | None = None,
         interaction_columns: Columns | None = None,
         item_columns: Columns | None = None,
@@ -79,7 +81,9 @@ class Dataset:
     @cached_property
     def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
         """Text vectors by row of the catalogue; zero for an item without text."""
-        return encode_or_zero(self.encoder or TextEncoder(), self.catalog.texts, progress=self.progress)
+        encoder = self.encoder or TextEncoder
+        made = encoder() if callable(encoder) else encoder
+        return encode_or_zero(made, self.catalog.texts, progress=self.progress)
 
     @cached_property
     def fingerprint(self) -> str:

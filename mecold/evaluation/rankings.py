@@ -1,6 +1,6 @@
 """Ranked lists from elsewhere: write the tasks for any other stack, and read back what it ranked, checked row by row."""
 
-import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,16 +63,20 @@ def export(dataset: Dataset, splits: Mapping[int, Split], shots: list[int], dept
                         pl.lit("all" if candidates is None else "cold").alias("candidates"),
                     )
                 )
-    out.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")  # a killed export leaves nothing under the name
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     for seed, one in splits.items():
-        Training(one.train, dataset).frame().write_parquet(out / f"train-seed{seed}.parquet")
+        Training(one.train, dataset).frame().write_parquet(part / f"train-seed{seed}.parquet")
         if one.cold is not None:
-            pl.DataFrame({"item_id": ids.gather(one.cold)}).write_parquet(out / f"cold-seed{seed}.parquet")
-    dataset.items.write_parquet(out / "items.parquet")
+            pl.DataFrame({"item_id": ids.gather(one.cold)}).write_parquet(part / f"cold-seed{seed}.parquet")
+    dataset.items.write_parquet(part / "items.parquet")
     table = pl.concat(parts)
-    table.write_parquet(out / "tasks.parquet")
-    (out / "README.md").write_text(_README.replace("{depth}", str(depth)))
-    (out / "export.json").write_text(json.dumps({"dataset": dataset.fingerprint, "shots": shots, "seeds": [*splits]}))
+    table.write_parquet(part / "tasks.parquet")
+    (part / "README.md").write_text(_README.replace("{depth}", str(depth)))
+    if out.exists():
+        out.rmdir()
+    part.rename(out)
     return table.height
 
 
