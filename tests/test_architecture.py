@@ -13,7 +13,8 @@ FLOORS = [
     "meta.config meta.report meta.episodes meta.crossfit meta.train meta.calibrate meta.fit batch store arguments",
     "evaluation.dataset evaluation.protocol evaluation.systems evaluation.linear evaluation.neighbours evaluation.ours "
     "evaluation.registry evaluation.ranking evaluation.measures evaluation.plan evaluation.results evaluation.rankings "
-    "evaluation.statistics evaluation.tables evaluation.charts evaluation.page evaluation.summary evaluation.run",
+    "evaluation.statistics evaluation.cells evaluation.tables evaluation.charts evaluation.page evaluation.summary "
+    "evaluation.run",
     "recommender",
     "demo",
     "terminal cli_evaluate cli",
