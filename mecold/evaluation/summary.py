@@ -121,11 +121,11 @@ def _winners(
     headline = plan.metrics[0]
     won: dict[int, dict[int, str]] = {}
     for seed, one in plan.splits.items():
-        part = "valid" if len(one.valid) else "test"
         won[seed] = {}
         for k in plan.shots:
-            tasks = one.tasks(part, k) if len(one.tasks(part, k)) else one.tasks("test", k)  # type: ignore[arg-type]
-            which = part if len(one.tasks(part, k)) else "test"  # type: ignore[arg-type]
+            tasks, which = one.tasks("valid", k), "valid"
+            if not len(tasks):
+                tasks, which = one.tasks("test", k), "test"
             marks = {
                 name: per_user(outcomes[name][seed].lists[f"{which}/{k}"], tasks.queries, [headline])[headline].mean()
                 for name in names
@@ -166,7 +166,10 @@ def _envelope(
         marks = [max(ratios[name][k]["ratio"], 1e-12) for k in positive]
         if marks:
             ratios[name]["geometric_mean"] = float(np.exp(np.mean(np.log(marks))))
-    judged = "validation users" if all(len(one.valid) for one in plan.splits.values()) else "the test users themselves"
+    validated = [len(one.tasks("valid", k)) > 0 for one in plan.splits.values() for k in plan.shots]
+    judged = "validation users" if any(validated) else "the test users themselves"
+    if any(validated) and not all(validated):
+        judged += " (on the test users where no validation history is long enough)"
     return {"chosen_on": judged, "by_seed": shown, "ratios": ratios}
 
 
