@@ -13,11 +13,11 @@ from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset, histogram
 from mecold.evaluation.linear import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
 from mecold.evaluation.measures import World, beyond, per_user, slices, without_support
-from mecold.evaluation.neighbours import ALS, Content, TextLogistic, TextRidge, UserKNN
+from mecold.evaluation.neighbours import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.protocol import Tasks, split
 from mecold.evaluation.ranking import rank, top
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
-from mecold.evaluation.systems import Training
+from mecold.evaluation.systems import Training, support_matrix
 from tests import reference
 
 
@@ -203,6 +203,21 @@ def test_als_folds_in_as_implicit_does(training, supports):
     )
     mine = [training.log.histories()[user] for user in range(3)]
     assert top(fitted.scores(fitted.adapt(mine)), mine, None, 5).tolist() == ids.tolist()
+
+
+def test_feature_als_is_irspacks_and_places_an_untouched_item_by_its_text(training, supports):
+    from irspack.recommenders.ials import IALSRecommender
+
+    without = Training(training.log.where(training.log.items != 0), training.dataset)  # nobody has touched item 0
+    fitted = FeatureALS(factors=8).fit(without)
+    expected = IALSRecommender(
+        without.matrix, n_components=8, alpha0=0.1, reg=0.003, random_seed=0, item_features=training.vectors,
+        lambda_item_feature=1.0, n_threads=1,
+    ).learn()  # fmt: skip
+    state = support_matrix(supports, training.n_items)
+    theirs = expected.get_score_from_user_embedding(expected.compute_user_embedding(state))
+    np.testing.assert_allclose(fitted.scores(fitted.adapt(supports)) - training.tie, theirs, atol=1e-4)
+    assert np.abs(expected.get_item_embedding()[0]).sum() > 0
 
 
 def test_text_baselines_read_texts_and_fall_back_to_popularity(training, supports, shop):

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.linear import EASE, FADE, Directed, ItemKNN, Named, Popularity, RecentPopularity, RP3Beta
-from mecold.evaluation.neighbours import ALS, Content, TextLogistic, TextRidge, UserKNN
+from mecold.evaluation.neighbours import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.ours import ABLATIONS, Mecold
 from mecold.evaluation.systems import System, as_system
 
@@ -22,6 +22,7 @@ BUILT_IN: dict[str, Callable[..., System]] = {
     "rp3beta": RP3Beta,
     "ease": EASE,
     "als": ALS,
+    "feature_als": FeatureALS,
     "content": Content,
     "text_ridge": TextRidge,
     "text_logistic": TextLogistic,
@@ -41,6 +42,7 @@ GRIDS: dict[str, dict[str, tuple[int | float, ...]]] = {
     "rp3beta": {"beta": (0.3, 0.6, 0.9)},
     "ease": {"l2": (100, 500, 2000)},
     "als": {"factors": (64, 128), "alpha": (1, 10)},
+    "feature_als": {"alpha0": (0.1, 0.5), "reg": (0.003, 0.01), "text_l2": (1, 100)},
     "text_ridge": {"l2": (0.01, 0.1, 1.0), "spread": (1, 10, 100)},
     "text_logistic": {"l2": (0.001, 0.01, 0.1)},
     "faded_itemknn": {"shrink": (10, 50, 200)},

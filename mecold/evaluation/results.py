@@ -27,9 +27,14 @@ _REPORT = {
 }
 _DOORS = {"cli.py", "cli_evaluate.py", "terminal.py", "demo.py", "shop.py", "recommender.py", "store.py", "shelf.py"}
 _LEARNING = {
+    "factors.py",
     "head.py",
     "losses.py",
+    "model.py",
     "ours.py",
+    "report.py",
+    "tower.py",
+    "trend.py",
     "fit.py",
     "train.py",
     "calibrate.py",
