@@ -24,7 +24,9 @@ COUNTED = (
     "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",
 )  # fmt: skip
 OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
-BASELINES = "popularity,itemknn,userknn,rp3beta,ease,als,feature_als,content,faded_itemknn,faded_userknn,faded_ease,directed"
+BASELINES = (
+    "popularity,itemknn,userknn,rp3beta,ease,als,feature_als,content,faded_itemknn,faded_userknn,faded_ease,directed"
+)
 BIG = 8_000
 RESULTS = Path(__file__).parent / "results"
 
