@@ -5,12 +5,14 @@
 The space is random, dim 192; adaptation reads rows of it, so only its shape matters. One thread for single users.
 """
 
+import copy
+
 import polars as pl
 import torch
-from clock import machine, medians_ms
+from clock import machine, medians_ms, random_space
 
 from mecold import Catalog, PrecomputedEncoder, Recommender
-from mecold.adapt import descend, gramian
+from mecold.adapt import descend
 from mecold.head import HeadConfig, Inner, PreferenceHead
 from mecold.model import Model
 from mecold.shelf import Shelf
@@ -20,15 +22,9 @@ from mecold.tower import ItemSpace, ItemTower, Layout
 LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
 
 
-def space_of(items: int) -> ItemSpace:
-    rng = torch.Generator().manual_seed(0)
-    item = torch.randn(items, LAYOUT.dim, generator=rng) / LAYOUT.dim**0.5
-    return ItemSpace(item, item, item[:, -1], torch.zeros(items, dtype=torch.bool), gramian(item[:10_000]))
-
-
 def recommender_of(items: int, inner: Inner) -> Recommender:
     """A recommender over random vectors, put together from its parts: a fit would not change what adaptation costs."""
-    head, space = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval(), space_of(items)
+    head, space = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval(), random_space(items, LAYOUT.dim)
     made = Recommender(PrecomputedEncoder.of(["x"], torch.ones(1, 63).numpy()))
     ids = pl.Series([f"item {row}" for row in range(items)])
     made._state = (
@@ -79,12 +75,12 @@ def main() -> None:
         print()
     torch.set_num_threads(threads)
     users, shots, steps = 10_000, 10, 3
-    space, head = space_of(100_000), PreferenceHead(LAYOUT, HeadConfig(steps=3)).eval()
+    space, head = random_space(100_000, LAYOUT.dim), PreferenceHead(LAYOUT, HeadConfig(steps=3)).eval()
     rows = torch.randint(100_000, (users, shots), generator=torch.Generator().manual_seed(2))
     support, coefficients = pad([history(one) for one in rows.numpy()]), head.coefficients()
     prior = head.stages(space, support, coefficients)[0]
     with torch.inference_mode(mode=False):
-        plain, start = ItemSpace(*(t.clone() for t in vars(space).values())), prior.clone()
+        plain, start = copy.deepcopy(space), prior.clone()
         labels = torch.full(rows.shape, 5.0)
         calls = {
             "mecold": lambda: head(space, support, coefficients),

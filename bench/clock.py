@@ -1,4 +1,4 @@
-"""Timing for the benchmarks: interleaved repeats, medians, and what machine it was."""
+"""What the speed benchmarks share: interleaved repeats and medians, a random item space, and what machine it was."""
 
 import platform
 import statistics
@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from mecold.adapt import gramian
+from mecold.factors import FactorConfig
+from mecold.neighbours import Neighbours
+from mecold.tower import ItemSpace
 
 
 def medians_ms(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -19,6 +24,18 @@ def medians_ms(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[
             if repeat:
                 times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def random_space(items: int, dim: int) -> ItemSpace:
+    """Random vectors and neighbour lists of the default width: what they say does not change what they cost."""
+    rng = torch.Generator().manual_seed(0)
+    item = torch.randn(items, dim, generator=rng) / dim**0.5
+    width = FactorConfig.neighbours
+    near = Neighbours(
+        torch.randint(items, (items, width), generator=rng, dtype=torch.int32), torch.rand(items, width, generator=rng)
+    )
+    cold = torch.zeros(items, dtype=torch.bool)
+    return ItemSpace(item, item, near, item[:, -1].contiguous(), cold, gramian(item[:10_000]))
 
 
 def machine() -> str:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from clock import machine, medians_ms
+from clock import machine, medians_ms, random_space
 
-from mecold.adapt import gramian
 from mecold.head import PreferenceHead
 from mecold.index import ExactIndex, FaissIndex
 from mecold.support import history, pad
-from mecold.tower import ItemSpace, Layout
+from mecold.tower import Layout
 
 LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
 K, SHOTS = 10, 10
@@ -23,37 +22,34 @@ K, SHOTS = 10, 10
 
 @torch.inference_mode()
 def measure(items: int, users: int, repeats: int) -> None:
-    rng = torch.Generator().manual_seed(0)
-    item = torch.randn(items, LAYOUT.dim, generator=rng) / LAYOUT.dim**0.5
-    space = ItemSpace(
-        item, item, item[:, -1].contiguous(), torch.zeros(items, dtype=torch.bool), gramian(item[:10_000])
-    )
+    space = random_space(items, LAYOUT.dim)
+    item = space.item
     head = PreferenceHead(LAYOUT).eval()
     coefficients = head.coefficients()
     rows = np.random.default_rng(0).integers(items, size=(users, SHOTS))
     histories = [history(one) for one in rows]
     dead = torch.zeros(items, dtype=torch.bool)
-    queries = head(space, pad(histories), coefficients)
+    query = head(space, pad(histories), coefficients)
     columns = torch.from_numpy(rows)
 
     def end_to_end() -> object:
-        return ExactIndex().search(item, dead, head(space, pad(histories), coefficients), K, list(rows))
+        return ExactIndex().search(space, dead, head(space, pad(histories), coefficients), K, list(rows))
 
     def bare() -> object:
         step = max(1, (1 << 26) // items)  # the same memory limit
         found = []
         for start in range(0, users, step):
-            scores = queries[start : start + step] @ item.T
+            scores = query.vector[start : start + step] @ item.T
             scores.scatter_(1, columns[start : start + step], -torch.inf)
             found.append(scores.topk(K, dim=1))
         return found
 
     calls: dict[str, Callable[[], object]] = {"mecold": end_to_end, "bare": bare}
     flat = FaissIndex.build("flat", item)
-    calls["faiss"] = lambda: flat._built.search(queries.numpy(), K + SHOTS)
+    calls["faiss"] = lambda: flat._built.search(query.vector.numpy(), K + SHOTS)
     found = medians_ms(calls, repeats)
-    same = [sorted(r.tolist()) for r, _ in flat.search(item, dead, queries, K, list(rows))]
-    assert same == [sorted(r.tolist()) for r, _ in ExactIndex().search(item, dead, queries, K, list(rows))]
+    same = [sorted(r.tolist()) for r, _ in flat.search(space, dead, query, K, list(rows))]
+    assert same == [sorted(r.tolist()) for r, _ in ExactIndex().search(space, dead, query, K, list(rows))]
     print(
         f"| {items:,} | {users} | {found['mecold']:.2f} | {found['bare']:.2f} | {found['mecold'] / found['bare']:.2f} | "
         f"{found['faiss']:.2f} |"

@@ -25,11 +25,12 @@ def check_state(user: UserState, model: Model) -> None:
             f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
             "Call adapt_user again."
         )
-    if user.query.shape != (model.head.layout.dim,) or not np.isfinite(user.query).all():
-        raise InvalidDataError(
-            f"The state's query has shape {user.query.shape} or is not finite; this model needs {model.head.layout.dim} "
-            "finite numbers. Call adapt_user again."
-        )
+    for name, numbers, size in (("query", user.query, model.head.layout.dim), ("trust", user.trust, len(user.seen))):
+        if numbers.shape != (size,) or not np.isfinite(numbers).all():
+            raise InvalidDataError(
+                f"The state's {name} has shape {numbers.shape} or is not finite; it needs {size} finite numbers. "
+                "Call adapt_user again."
+            )
 
 
 def read_history(

@@ -3,13 +3,15 @@
 Two channels are fitted from a log. *Symmetric*: EASE, a ridge regression from a user's other items to each item.
 *Directed*: a ridge regression from the faded last items of every prefix of a history to the items that follow.
 Both weight matrices are cut to low rank, so that one inner product with a vector per item serves them. The statistics
-of a log (`Moments`) add up over users, so that factors without some users cost a subtraction.
+of a log (`Moments`) are sparse and add up over users, so that factors without some users cost a subtraction.
 
 Source: Steck 2019 (EASE, arXiv:1905.03375); Choi et al. 2021 (SLIST, arXiv:2103.15991) for the directed form.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,9 +36,10 @@ class FactorConfig:
         past: how many items of a prefix are read, newest first.
         fade: an item `a` steps older weighs exp(-a / fade).
         window: how many following items a prefix predicts.
+        neighbours: length of the neighbour lists; 0 leaves them out.
         trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
-        max_items: factors are fitted on this many most-touched items; the rest lives on its text. The cost grows with
-            the cube: 8,192 items take about ten seconds a fit on two cores.
+        max_items: factors are fitted on this many most-touched items; the rest lives on its neighbours and its text. The
+            cost grows with the cube: 8,192 items take about ten seconds a fit on two cores.
     """
 
     symmetric_rank: int = 160
@@ -45,6 +48,7 @@ class FactorConfig:
     past: int = 20
     fade: float = 2.0
     window: int = 10
+    neighbours: int = 64
     trend_bins: int = 16
     max_items: int = 8192
 
@@ -117,34 +121,29 @@ class Moments:
 
     Args:
         counts: users per item, over the whole catalogue.
-        together: `X'X` over the fitted items.
-        past: `S'S`, S the faded prefixes.
-        ahead: `S'T`, T the items that follow.
+        together: `X'X`, over the whole catalogue.
+        past: `S'S` over the fitted items, S the faded prefixes.
+        ahead: `S'T` over the fitted items, T the items that follow.
         by_time: interactions per item and bin of time, over the whole catalogue.
     """
 
-    counts: Float[Tensor, " items"]
-    together: Float[Tensor, "fitted fitted"]
-    past: Float[Tensor, "fitted fitted"] | None
-    ahead: Float[Tensor, "fitted fitted"] | None
-    by_time: Float[Tensor, "items bins"] | None = None
+    counts: Float32[np.ndarray, " items"]
+    together: sp.csr_matrix
+    past: sp.csr_matrix | None
+    ahead: sp.csr_matrix | None
+    by_time: Float32[np.ndarray, "items bins"] | None = None
 
     def minus(self, other: "Moments") -> "Moments":
         """The moments of the users that are in this log but not in the other."""
-        return self._combine(other, torch.sub)
+        return self._combine(other, operator.sub)
 
     def plus(self, other: "Moments") -> "Moments":
         """The moments of both logs."""
-        return self._combine(other, torch.add)
+        return self._combine(other, operator.add)
 
-    def to(self, device: torch.device) -> "Moments":
-        """The same sums on another device."""
-        parts = (self.counts, self.together, self.past, self.ahead, self.by_time)
-        return Moments(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
-
-    def _combine(self, other: "Moments", op: Callable[[Tensor, Tensor], Tensor]) -> "Moments":
+    def _combine(self, other: "Moments", op: Callable[[Any, Any], Any]) -> "Moments":
         pairs = [(getattr(self, n), getattr(other, n)) for n in ("counts", "together", "past", "ahead", "by_time")]
-        return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))  # type: ignore[arg-type]
+        return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))
 
 
 def fitted_items(counts: np.ndarray, limit: int) -> Int64[np.ndarray, " fitted"]:
@@ -171,35 +170,40 @@ def moments(
         n_items: size of the catalogue.
         config: window, fade and ranks.
     """
-    counts = torch.from_numpy(np.bincount(items, minlength=n_items).astype(np.float32))
+    counts = np.bincount(items, minlength=n_items).astype(np.float32)
     column = np.full(n_items, -1, np.int64)
     column[fitted] = np.arange(len(fitted))
     users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     keep = column[items] >= 0
     width = len(fitted)
-    X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
+    X = sp.csr_matrix((weights, (users, items)), (len(offsets) - 1, n_items))
     past = ahead = None
     if config.directed_rank:
         S, T = prefixes(
             column[items[keep]], users[keep], width, past=config.past, fade=config.fade, window=config.window
         )
-        past, ahead = _dense(S.T @ S), _dense(S.T @ T)
-    return Moments(counts, _dense(X.T @ X), past, ahead)
-
-
-def _dense(matrix: sp.csr_matrix | sp.csc_matrix | sp.bsr_matrix) -> Tensor:
-    return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32))
+        past, ahead = (S.T @ S).tocsr(), (S.T @ T).tocsr()
+    return Moments(counts, (X.T @ X).tocsr(), past, ahead)
 
 
 def fit_pairs(
-    stats: Moments, fitted: Int64[np.ndarray, " fitted"], config: FactorConfig, rng: torch.Generator
+    stats: Moments,
+    fitted: Int64[np.ndarray, " fitted"],
+    config: FactorConfig,
+    rng: torch.Generator,
+    device: torch.device,
 ) -> dict[str, FactorPair]:
     """The fitted channels by name, as rows of the whole catalogue; items outside `fitted` hold zeros."""
+
+    def dense(matrix: sp.csr_matrix) -> Tensor:
+        return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32)).to(device)
+
     pairs: dict[str, FactorPair] = {}
     if config.symmetric_rank:
-        pairs["symmetric"] = _ease(stats.together, config.l2, config.symmetric_rank, rng)
+        together = stats.together[fitted][:, fitted]
+        pairs["symmetric"] = _ease(dense(together), config.l2, config.symmetric_rank, rng)
     if config.directed_rank and stats.past is not None and stats.ahead is not None:
-        pairs["directed"] = _directed(stats.past, stats.ahead, config.l2, config.directed_rank, rng)
+        pairs["directed"] = _directed(dense(stats.past), dense(stats.ahead), config.l2, config.directed_rank, rng)
     return {name: _spread(_balanced(pair), fitted, len(stats.counts)) for name, pair in pairs.items()}
 
 

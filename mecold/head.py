@@ -9,7 +9,7 @@ the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019, arXiv:180
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch.nn.functional import embedding  # unlike indexing, its backward adds 
 import mecold.trend as trend
 from mecold.adapt import descend, solve
 from mecold.support import Support
-from mecold.tower import ItemSpace, Layout
+from mecold.tower import ItemSpace, Layout, Query
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 """Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n)."""
@@ -64,14 +64,23 @@ class Coefficients:
     rarity: Float[Tensor, " channels"]
     lr: Float[Tensor, "shots dim"]
     gain: Float[Tensor, "shots dim"]
+    near_gain: Float[Tensor, " shots"]
     share: Float[Tensor, "shots 1"]
     target: Float[Tensor, ""]
     gram_weight: Float[Tensor, ""]
     l2: Float[Tensor, " dim"]
 
 
+class Stages(NamedTuple):
+    """A head before and after the inner loop, without gains."""
+
+    prior: Float[Tensor, "users dim"]
+    moved: Float[Tensor, "users dim"]
+    trust: Float[Tensor, "users shots"]
+
+
 class PreferenceHead(nn.Module):
-    """Meta-learned prior, step sizes and gains.
+    """Meta-learned prior, step sizes and gains: per channel of the item space, and for the neighbour lists behind them.
 
     Args:
         layout: channels of the item space.
@@ -84,10 +93,10 @@ class PreferenceHead(nn.Module):
         super().__init__()
         self.config = config or HeadConfig()
         self.layout = layout
-        knots, channels = len(KNOTS), len(layout.names)
+        knots, channels = len(KNOTS), len(layout.names) + 1
         self.register_buffer("interpolation", _interpolation())
-        # text, trend and popularity start small: they have to earn their place
-        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-2]] + [0.5, -1.0]
+        # text, trend, popularity and neighbours start small: they have to earn their place
+        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-2]] + [0.5, -1.0, 1.5]
         width = dict(zip(layout.names, layout.widths, strict=True)).get(trend.CHANNEL, 0)
         self.register_buffer("centres", torch.zeros(width, dtype=torch.float64))  # of the bins of time
         self.register_buffer("persistence", torch.zeros((), dtype=torch.float64))
@@ -95,12 +104,12 @@ class PreferenceHead(nn.Module):
         ages = torch.tensor(KNOTS, dtype=torch.float32)[:, None]
         self.fade = nn.Parameter((-ages / 4).clamp(min=-3.0).repeat(1, channels))  # log weight by age
         self.rarity = nn.Parameter(torch.zeros(channels))  # exponent of exp(-popularity) on support rows
-        self.step = nn.Parameter(torch.full((knots, channels), 0.01))
+        self.step = nn.Parameter(torch.full((knots, channels - 1), 0.01))
         self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
         self.register_buffer("share", torch.ones(knots, 1))
         self.target = nn.Parameter(torch.tensor(5.0))  # the score a liked support item should reach
         self.gram_weight = nn.Parameter(torch.tensor(0.0))  # log
-        self.log_l2 = nn.Parameter(torch.zeros(channels))
+        self.log_l2 = nn.Parameter(torch.zeros(channels - 1))
 
     gain: Tensor
     share: Tensor
@@ -115,17 +124,16 @@ class PreferenceHead(nn.Module):
             fade=(table @ self.fade).exp(),
             rarity=self.rarity,
             lr=expand(table @ self.step),
-            gain=expand(table @ self.gain),
+            gain=expand(table @ self.gain[:, :-1]),
+            near_gain=table @ self.gain[:, -1],
             share=table @ self.share,
             target=self.target,
             gram_weight=self.gram_weight.exp(),
             l2=expand(self.log_l2.exp()),
         )
 
-    def forward(
-        self, space: ItemSpace, support: Support, coefficients: Coefficients | None = None
-    ) -> Float[Tensor, "users dim"]:
-        """Queries of users: `gain * (prior + share * (adapted - prior))`.
+    def forward(self, space: ItemSpace, support: Support, coefficients: Coefficients | None = None) -> Query:
+        """Queries of users: `gain * (prior + share * (adapted - prior))`, and the gained trust in the support's lists.
 
         Args:
             space: the item space.
@@ -134,23 +142,28 @@ class PreferenceHead(nn.Module):
         """
         c = coefficients or self.coefficients()
         shots = support.shots.clamp(max=KNOTS[-1])
-        prior, moved = self.stages(space, support, c)
-        return embedding(shots, c.gain) * torch.lerp(prior, moved, embedding(shots, c.share))
+        found = self.stages(space, support, c)
+        vector = embedding(shots, c.gain) * torch.lerp(found.prior, found.moved, embedding(shots, c.share))
+        return Query(vector, support.rows, found.trust * c.near_gain[shots, None])
 
-    def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> tuple[Tensor, Tensor]:
-        """The head before and after the inner loop, without gains; both `(users, dim)`."""
+    def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> Stages:
+        """The head before and after the inner loop, without gains."""
         shots = support.shots.clamp(max=KNOTS[-1])
         evidence = torch.where(support.mask, support.labels * support.weights, 0.0)
-        prior = self.read(space, support, evidence, embedding(shots, c.prior), c)
+        prior, trust = self.read(space, support, evidence, embedding(shots, c.prior), c)
         if self.config.inner == "none":
-            return prior, prior
+            return Stages(prior, prior, trust)
         # without a support there is nothing to descend: the implicit negatives alone would bury what is popular
-        return prior, torch.where(shots[:, None] > 0, self._adapt(prior, space, support, shots, c), prior)
+        moved = torch.where(shots[:, None] > 0, self._adapt(prior, space, support, shots, c), prior)
+        return Stages(prior, moved, trust)
 
     def read(
         self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
-    ) -> Float[Tensor, "users dim"]:
-        """The prior: per channel a faded sum of the support sides; the trend of the moment; a liking for popular items."""
+    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "users shots"]]:
+        """The prior: per channel a faded sum of the support sides; the trend of the moment; a liking for popular items.
+
+        And the trust in each support row's neighbour list, read off in the same way.
+        """
         rows = embedding(support.rows, space.support)
         popularity = embedding(support.rows, space.popularity[:, None])
         trust = evidence[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
@@ -160,7 +173,7 @@ class PreferenceHead(nn.Module):
             else torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
             for i, part in enumerate(self.layout.slices[:-1])
         ]
-        return torch.cat([*parts, scale[:, -1:]], dim=1)
+        return torch.cat([*parts, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]
 
     def _adapt(
         self, prior: Tensor, space: ItemSpace, support: Support, shots: Tensor, c: Coefficients

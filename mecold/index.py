@@ -1,4 +1,7 @@
-"""Search: the best items of each query by inner product, among rows that are not hidden. Exact, or through FAISS.
+"""Search: the best items of each query, among rows that are not hidden. Exact, or through FAISS.
+
+A score is an inner product plus what the neighbour lists of the support say (`tower.ItemSpace.scores`). FAISS looks after
+the product; the few items that are on the lists are candidates too, and all candidates are scored in full.
 
 Both kinds give only real rows, ties by row, and as many as are left; FAISS's padding, its empty error texts and its
 thread settings stay inside. The only room that imports `faiss`, lazily and after torch.
@@ -17,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mecold.errors import InvalidDataError, ModelFileError
+from mecold.tower import ItemSpace, Query
 
 _BLOCK = 128  # items per block in the first pass of the top-k
 _SCORES_AT_ONCE = 1 << 26  # 256 MB of float32 scores
@@ -28,15 +32,15 @@ Found = list[tuple[np.ndarray, np.ndarray]]
 
 @runtime_checkable
 class ItemIndex(Protocol):
-    """Finds the best rows of a matrix of item vectors."""
+    """Finds the best rows of an item space."""
 
-    def search(self, vectors: Tensor, dead: Tensor, queries: Tensor, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
         """Search.
 
         Args:
-            vectors: all item vectors, `(items, dim)`.
+            space: all items.
             dead: True for rows that are no longer in the catalogue.
-            queries: `(users, dim)`.
+            query: of a batch of users.
             k: how many rows each user wants.
             hidden: rows that each user must not get.
         """
@@ -92,14 +96,14 @@ def _products(queries: Float[Tensor, "users dim"], vectors: Float[Tensor, "items
 class ExactIndex:
     """Blocked torch product, mask, top-k. Needs no building and sees every change of the catalogue at once."""
 
-    def search(self, vectors: Tensor, dead: Tensor, queries: Tensor, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
         """See `ItemIndex.search`."""
         found: Found = []
         buried = dead.nonzero()[:, 0]
-        step = max(1, _SCORES_AT_ONCE // max(1, len(vectors)))
-        for start in range(0, len(queries), step):
-            part = queries[start : start + step]
-            scores = _products(part, vectors)
+        step = max(1, _SCORES_AT_ONCE // max(1, len(space.item)))
+        for start in range(0, len(query), step):
+            part = query[start : start + step]
+            scores = space.near.add_to(_products(part.vector, space.item), part.rows, part.trust)
             rows = hidden[start : start + step]
             users = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
             if len(users):
@@ -119,8 +123,9 @@ def _real(values: np.ndarray, places: np.ndarray) -> Found:
 class FaissIndex:
     """Any FAISS index over the rows that were there when it was built, by inner product; newer rows are searched exactly.
 
-    Over-fetches by what must be hidden, scores what it fetched exactly, and falls back to the exact search for a user
-    whose list would come out short.
+    Over-fetches by what must be hidden, adds what is on the support's neighbour lists, scores all of these exactly, and
+    falls back to the exact search for a user whose list would come out short. An item that is on no list and belongs to
+    the best by score is among the best by inner product, as long as nothing in the support is disliked.
 
     Args:
         factory: `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
@@ -172,24 +177,26 @@ class FaissIndex:
         """Write the index in FAISS's own format."""
         _faiss().write_index(self._built, str(path))
 
-    def search(self, vectors: Tensor, dead: Tensor, queries: Tensor, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
         """See `ItemIndex.search`."""
         total = self.covers
         most = max((len(rows) for rows in hidden), default=0) + int(dead[:total].sum())
         depth = min(total, 2 * k + most)
         if depth * 4 > total:
-            return ExactIndex().search(vectors, dead, queries, k, hidden)
-        _, near = self._built.search(np.ascontiguousarray(queries.cpu().numpy(), dtype=np.float32), depth)
-        fresh = np.arange(total, len(vectors))
+            return ExactIndex().search(space, dead, query, k, hidden)
+        _, best = self._built.search(np.ascontiguousarray(query.vector.cpu().numpy(), dtype=np.float32), depth)
+        fresh = np.arange(total, len(space.item))
         gone = dead.cpu().numpy()
         found: Found = []
-        for user, rows in enumerate(near):
-            rows = np.sort(np.concatenate([rows[rows >= 0], fresh]))
+        for user, rows in enumerate(best):
+            one = query[user : user + 1]
+            listed = space.near.rows[one.rows[one.trust != 0]].flatten().cpu().numpy()
+            rows = np.unique(np.concatenate([rows[rows >= 0], fresh, listed]))
             rows = rows[~gone[rows] & ~np.isin(rows, hidden[user])]
             if len(rows) < k:
-                found += ExactIndex().search(vectors, dead, queries[user : user + 1], k, [hidden[user]])
+                found += ExactIndex().search(space, dead, one, k, [hidden[user]])
                 continue
-            scores = queries[user : user + 1] @ vectors[torch.from_numpy(rows)].T
+            scores = space.scores_among(torch.from_numpy(rows).to(one.vector.device), one)
             values, places = top_rows(scores, k)
             found.append((rows[places[0].cpu().numpy()], values[0].cpu().numpy()))
         return found

@@ -30,7 +30,7 @@ from mecold.model import Model
 from mecold.shelf import Shelf, cold_rows, with_new_text
 from mecold.store import load_model, save_model
 from mecold.support import History, Support, history, pad
-from mecold.tower import ItemSpace
+from mecold.tower import ItemSpace, Query
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 
@@ -134,8 +134,10 @@ class Recommender:
         """
         model, shelf = self._ready()
         rows, seen = read_history(history, shelf, on_unknown)
-        query = self._queries(model, shelf, pad([rows]))[0]
-        return UserState(query.cpu().numpy(), seen, len(rows.rows), model.fingerprint)
+        query = self._query(model, shelf, pad([rows]))
+        trust = np.zeros(len(seen), np.float32)
+        trust[[item in shelf.catalog.row_of for item in seen]] = query.trust[0, : len(rows.rows)].cpu().numpy()
+        return UserState(query.vector[0].cpu().numpy(), seen, trust, len(rows.rows), model.fingerprint)
 
     def adapt_users(
         self, histories: FrameLike, *, columns: Columns | None = None, on_unknown: OnUnknown = "raise"
@@ -154,10 +156,12 @@ class Recommender:
         states: dict[ItemId, UserState] = {}
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
         for users, part in histories_of(log, self.config.liked_from):
-            queries = self._queries(model, shelf, pad(part)).cpu().numpy()
-            for user, one, query in zip(users, part, queries, strict=True):
-                seen = (*shelf.ids(one.rows), *log.unknown.get(user, ()))
-                states[user] = UserState(query, seen, len(one.rows), model.fingerprint)
+            query = self._query(model, shelf, pad(part))
+            numbers = zip(query.vector.cpu().numpy(), query.trust.cpu().numpy(), strict=True)
+            for user, one, (vector, weights) in zip(users, part, numbers, strict=True):
+                size, unknown = len(one.rows), log.unknown.get(user, ())
+                trust = np.pad(weights[:size], (0, len(unknown)))
+                states[user] = UserState(vector, (*shelf.ids(one.rows), *unknown), trust, size, model.fingerprint)
         return states
 
     # ---- recommending
@@ -187,10 +191,10 @@ class Recommender:
         model, shelf = self._ready()
         check_k(k)
         check_state(user, model)
-        query = torch.from_numpy(user.query.copy()).to(self._device)[None]
+        query = shelf.query(user)
         hidden = shelf.hidden([*listed(exclude, "exclude"), *(() if include_seen else user.seen)])
         if among is None:
-            rows, scores = shelf.index.search(shelf.space.item, shelf.dead, query, k, [hidden])[0]
+            rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [hidden])[0]
         else:
             allowed = np.unique(shelf.catalog.rows(listed(among, "among"), "the items in `among`"))
             rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), query, k)
@@ -224,9 +228,9 @@ class Recommender:
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
         def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
-            queries = self._queries(model, shelf, pad(part))
+            query = self._query(model, shelf, pad(part))
             hidden = [one.rows[:0] if include_seen else one.rows for one in part]
-            return shelf.index.search(shelf.space.item, shelf.dead, queries, k, hidden)
+            return shelf.index.search(shelf.space, shelf.dead, query, k, hidden)
 
         return recommendations(log, list(users), self.config.liked_from, shelf.catalog, found_for)
 
@@ -241,10 +245,11 @@ class Recommender:
         rows = shelf.catalog.rows([item], "the items")
         with torch.inference_mode():
             support = pad([history(rows)]).to(self._device)
-            query = model.head.stages(shelf.space, support, model.coefficients)[0]
-            query[:, -1] = 0.0
-        found, scores = shelf.index.search(shelf.space.item, shelf.dead, query, k, [rows])[0]
-        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found), scores, strict=True)]
+            found = model.head.stages(shelf.space, support, model.coefficients)
+            found.prior[:, -1] = 0.0
+        query = Query(found.prior, support.rows, found.trust)
+        found_rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [rows])[0]
+        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found_rows), scores, strict=True)]
 
     def explain(
         self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
@@ -264,8 +269,9 @@ class Recommender:
         size = len(rows.rows)
         masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
         variants = [replace(rows, labels=labels) for labels in masked]
-        found = [self._queries(model, shelf, pad(part)) @ shelf.space.item[row] for part in chunks(variants)]
-        scores = torch.cat(found).cpu().numpy()
+        wanted = torch.tensor([row], device=self._device)
+        found = [shelf.space.scores_among(wanted, self._query(model, shelf, pad(part))) for part in chunks(variants)]
+        scores = torch.cat(found)[:, 0].cpu().numpy()
         parts = zip(shelf.ids(rows.rows), (scores[1:-1] - scores[0]).tolist(), strict=True)
         ordered = sorted(parts, key=lambda part: -part[1])
         return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
@@ -301,7 +307,7 @@ class Recommender:
             new, fresh = self._described(model, items, columns)
             rows = shelf.catalog.rows(new.row_of, "the items to update")
             updated = with_new_text(shelf.space, rows, fresh, model.head.layout)
-            self._state = (model, shelf.changed(new.row_of, new, updated))
+            self._state = (model, shelf.changed(list(new.row_of), new, updated))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
         """Take items out of the catalogue; users who have them keep their states.
@@ -368,6 +374,7 @@ class Recommender:
             "item_ids": shelf.catalog.kind,
             "dim": layout.dim,
             "channels": dict(zip(layout.names, layout.widths, strict=True)),
+            "neighbours": shelf.space.near.rows.shape[1],
             "inner": model.head.config.inner,
             "index": self._kind,
             "encoder": model.encoder,
@@ -382,9 +389,9 @@ class Recommender:
             raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
         return self._state
 
-    def _queries(self, model: Model, shelf: Shelf, support: Support) -> Tensor:
+    def _query(self, model: Model, shelf: Shelf, support: Support) -> Query:
         with torch.inference_mode():
-            query: Tensor = model.head(shelf.space, support.to(self._device), model.coefficients)
+            query: Query = model.head(shelf.space, support.to(self._device), model.coefficients)
         return query
 
     def _known_encoder(self) -> Encoder:
@@ -410,4 +417,4 @@ class Recommender:
         frame = read_frame(items, "items", columns)
         new = Catalog.read(frame, template=self.template.narrowed(frame))
         with torch.inference_mode():
-            return new, cold_rows(model, self._encode(new.texts))
+            return new, cold_rows(model, self._encode(new.texts), self.config.factors.neighbours)

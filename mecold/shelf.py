@@ -17,8 +17,9 @@ from mecold.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
 from mecold.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
 from mecold.model import Model
-from mecold.tower import ItemSpace, Layout
-from mecold.types import ItemId
+from mecold.neighbours import Neighbours
+from mecold.tower import ItemSpace, Layout, Query
+from mecold.types import ItemId, UserState
 
 _SLACK = 0.2  # share of dead rows, or of rows outside a built index, at which the shelf is packed
 
@@ -56,13 +57,17 @@ class Shelf:
             warnings.warn(f"{error} Searching exactly meanwhile.", DataWarning, stacklevel=4)
             return cls.of(catalog, space, kind, ExactIndex())
 
-    def changed(self, gone: Iterable[ItemId], new: Catalog, rows: ItemSpace) -> "Shelf":
-        """This shelf without the items in `gone`, and with the items of `new` behind."""
+    def changed(self, gone: Sequence[ItemId], new: Catalog, rows: ItemSpace) -> "Shelf":
+        """This shelf without the items in `gone`, and with the items of `new` behind; who is in both stays a neighbour."""
         leaving = [self.catalog.row_of[item] for item in gone]
         catalog = self.catalog.extended(gone, new.ids, new.texts)
         dead = torch.cat([self.dead, self.dead.new_zeros(len(rows.item))])
         dead[leaving] = True
         space = _joined(self.space, rows)
+        if staying := [item for item in gone if item in new.row_of]:
+            to = torch.arange(len(dead), device=dead.device)
+            to[[self.catalog.row_of[item] for item in staying]] = to[[catalog.row_of[item] for item in staying]]
+            space = replace(space, near=space.near.moved(to))
         uncovered = len(dead) - self.index.covers if isinstance(self.index, FaissIndex) else 0
         if max(int(dead.sum()), uncovered) > _SLACK * len(dead):
             return _packed(catalog, space, dead, self.kind)
@@ -77,11 +82,22 @@ class Shelf:
         rows = {row for item in items if (row := self.catalog.row_of.get(item)) is not None}
         return np.fromiter(rows, np.int64, len(rows))
 
-    def search_among(self, rows: np.ndarray, query: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def query(self, user: UserState) -> Query:
+        """A user's state as a query; the lists of items that have left the shelf are not read."""
+        there = [(row, trust) for item, trust in zip(user.seen, user.trust.tolist(), strict=True)
+                 if trust and (row := self.catalog.row_of.get(item)) is not None]  # fmt: skip
+        parts = (
+            user.query.copy(),
+            np.array([row for row, _ in there], np.int64),
+            np.array([trust for _, trust in there], np.float32),
+        )
+        return Query(*(torch.from_numpy(part)[None].to(self.space.item.device) for part in parts))
+
+    def search_among(self, rows: np.ndarray, query: Query, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best of these rows (ascending) for one query, exactly: rows and scores, ties by row."""
         if not len(rows):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores, places = top_rows(query @ self.space.item[torch.from_numpy(rows).to(query.device)].T, k)
+        scores, places = top_rows(self.space.scores_among(torch.from_numpy(rows).to(self.space.item.device), query), k)
         return rows[places[0].cpu().numpy()], scores[0].cpu().numpy()
 
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[ItemId]:
@@ -95,6 +111,7 @@ def _joined(space: ItemSpace, rows: ItemSpace) -> ItemSpace:
     return ItemSpace(
         torch.cat([space.support, rows.support]),
         torch.cat([space.item, rows.item]),
+        space.near.followed_by(rows.near),
         torch.cat([space.popularity, rows.popularity]),
         torch.cat([space.cold, rows.cold]),
         space.gram,
@@ -105,12 +122,21 @@ def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shel
     alive = (~dead).nonzero()[:, 0]
     rows = alive.cpu().numpy()
     kept = Catalog.of(catalog.ids.gather(rows), [catalog.texts[row] for row in rows.tolist()])
-    thin = ItemSpace(space.support[alive], space.item[alive], space.popularity[alive], space.cold[alive], space.gram)
+    near = space.near.taken(alive)
+    thin = ItemSpace(
+        space.support[alive], space.item[alive], near, space.popularity[alive], space.cold[alive], space.gram
+    )
     return Shelf.rebuilt(kept, thin, kind)
 
 
-def cold_rows(model: Model, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
-    """Vectors of items that nobody has touched: text and the popularity it suggests, no factors."""
+def cold_rows(model: Model, vectors: Float[Tensor, "items text_dim"], neighbours: int) -> ItemSpace:
+    """Vectors of items that nobody has touched: text and the popularity it suggests, no factors, empty neighbour lists.
+
+    Args:
+        model: the model.
+        vectors: their text vectors.
+        neighbours: width of the lists.
+    """
     layout, tower = model.head.layout, model.tower
     item = vectors.new_zeros(len(vectors), layout.dim)
     popularity = tower.expected_popularity(vectors)
@@ -118,15 +144,17 @@ def cold_rows(model: Model, vectors: Float[Tensor, "items text_dim"]) -> ItemSpa
     item[:, text], item[:, popular] = tower.text(vectors), popularity[:, None]
     support = item.clone()
     support[:, popular] = 0.0
-    return ItemSpace(support, item, popularity, torch.ones_like(popularity, dtype=torch.bool), model.gram)
+    near = Neighbours.none(len(item), neighbours, item)
+    return ItemSpace(support, item, near, popularity, torch.ones_like(popularity, dtype=torch.bool), model.gram)
 
 
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
-    """Rows of a space whose texts changed: factors stay; popularity too, unless it was guessed from the text."""
+    """Rows of a space whose texts changed: factors and lists stay; popularity too, unless it was guessed from the text."""
     at = torch.as_tensor(np.asarray(rows), device=old.item.device)
     text, popular = layout.slices[-2:]
     support, item, popularity = old.support[at].clone(), old.item[at].clone(), old.popularity[at].clone()
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
     popularity = torch.where(old.cold[at], fresh.popularity, popularity)
     item[:, popular] = popularity[:, None]
-    return ItemSpace(support, item, popularity, old.cold[at], old.gram)
+    near = Neighbours(old.near.rows[at], old.near.values[at])
+    return ItemSpace(support, item, near, popularity, old.cold[at], old.gram)

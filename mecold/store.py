@@ -27,11 +27,12 @@ from mecold.head import HeadConfig, PreferenceHead
 from mecold.index import ExactIndex, FaissIndex, ItemIndex
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
+from mecold.neighbours import Neighbours
 from mecold.shelf import Shelf
 from mecold.tower import ItemSpace, ItemTower, Layout
 from mecold.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
     state |= {f"head.{name}": value for name, value in model.head.state_dict().items()} | {"gram": model.gram}
     save_file(_plain(state), folder / "weights.safetensors")
     items = {"support": shelf.space.support, "item": shelf.space.item, "popularity": shelf.space.popularity}
-    items["cold"] = shelf.space.cold
+    items |= {"cold": shelf.space.cold, "near.rows": shelf.space.near.rows, "near.values": shelf.space.near.values}
     save_file(_plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
@@ -213,7 +214,8 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         module.requires_grad_(requires_grad=False).eval()
     model = Model(tower, head, config["encoder"], weights["gram"], (folder / "fit_log.jsonl").read_text("utf-8"))
     items = load_file(folder / "items.safetensors")
-    space = ItemSpace(items["support"], items["item"], items["popularity"], items["cold"], weights["gram"])
+    near = Neighbours(items["near.rows"], items["near.values"])
+    space = ItemSpace(items["support"], items["item"], near, items["popularity"], items["cold"], weights["gram"])
     table = pl.read_parquet(folder / "items.parquet")
     if table.height != len(space.item):
         raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space.item):,} vectors.")

@@ -3,18 +3,20 @@
 An item vector is the concatenation of channels: factor channels first (symmetric, directed, or a host's), then text,
 then popularity. Each channel has a support side (what an item says about its user) and an item side (what the item is
 found by). The text channel is tied; popularity has an item side only. A cold item lives on its text: its factors are
-zero and its popularity is predicted from the text.
+zero and its popularity is predicted from the text. Beside the vectors stand the neighbour lists.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from mecold.adapt import gramian
 from mecold.factors import FactorPair
+from mecold.neighbours import Neighbours
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,34 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Query:
+    """What users are searched with; `ItemSpace.scores` scores the catalogue.
+
+    Args:
+        vector: the adapted heads.
+        rows: rows of the support.
+        trust: how much the neighbours of each support row count; 0 for padding.
+    """
+
+    vector: Float[Tensor, "users dim"]
+    rows: Int[Tensor, "users shots"]
+    trust: Float[Tensor, "users shots"]
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def __getitem__(self, users: slice) -> "Query":
+        return Query(self.vector[users], self.rows[users], self.trust[users])
+
+
+@dataclass(frozen=True)
 class ItemSpace:
     """Everything adaptation and search need of the items.
 
     Args:
         support: what an item says about a user who has it.
-        item: what the item is found by; scores are `query @ item.T`.
+        item: what the item is found by.
+        near: neighbour lists.
         popularity: standardised log count, or its prediction from text; the last column of `item`.
         cold: True for items that nobody has touched: no factors, popularity guessed from the text.
         gram: mean outer product of `item` over the catalogue.
@@ -55,18 +79,33 @@ class ItemSpace:
 
     support: Float[Tensor, "items dim"]
     item: Float[Tensor, "items dim"]
+    near: Neighbours
     popularity: Float[Tensor, " items"]
     cold: Bool[Tensor, " items"]
     gram: Float[Tensor, "dim dim"]
 
+    def scores(self, query: Query) -> Float[Tensor, "users items"]:
+        """Score of every item: inner product with its vector, plus what the lists of the support's items say."""
+        return self.near.add_to(query.vector @ self.item.T, query.rows, query.trust)
+
+    def scores_among(self, rows: Int[Tensor, " some"], query: Query) -> Float[Tensor, "users some"]:
+        """Scores of some rows, which may repeat."""
+        return query.vector @ embedding(rows, self.item).T + self.near.among(rows, query.rows, query.trust)
+
+    def scores_of(self, rows: Int[Tensor, "users wanted"], query: Query) -> Float[Tensor, "users wanted"]:
+        """Scores of a few rows of each user's own."""
+        products = torch.einsum("ud,uwd->uw", query.vector, embedding(rows, self.item))
+        return products + self.near.of(rows, query.rows, query.trust)
+
     def head(self, size: int) -> "ItemSpace":
         """The first rows."""
-        return ItemSpace(self.support[:size], self.item[:size], self.popularity[:size], self.cold[:size], self.gram)
+        parts = (part[:size] for part in (self.popularity, self.cold))
+        return ItemSpace(self.support[:size], self.item[:size], self.near.head(size), *parts, self.gram)
 
     def to(self, device: torch.device) -> "ItemSpace":
         """The same space on another device."""
         return ItemSpace(
-            *(part.to(device) for part in (self.support, self.item, self.popularity, self.cold, self.gram))
+            *(part.to(device) for part in (self.support, self.item, self.near, self.popularity, self.cold, self.gram))  # type: ignore[arg-type]
         )
 
 
@@ -125,6 +164,7 @@ class ItemTower(nn.Module):
     def space(
         self,
         pairs: Mapping[str, FactorPair],
+        near: Neighbours,
         vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
         cold: Tensor | None = None,
@@ -133,6 +173,7 @@ class ItemTower(nn.Module):
 
         Args:
             pairs: factor channels by name, in the layout's order.
+            near: neighbour lists.
             vectors: text vectors.
             counts: users per item; an item with none is cold.
             cold: items to treat as cold whatever their count (dropped at random in training).
@@ -144,7 +185,7 @@ class ItemTower(nn.Module):
         item = torch.cat([pair.item * keep for pair in pairs.values()] + [text, popularity[:, None]], dim=1)
         nothing = torch.zeros_like(popularity)[:, None]
         support = torch.cat([pair.support * keep for pair in pairs.values()] + [text, nothing], dim=1)
-        return ItemSpace(support, item, popularity, cold, gramian(item))
+        return ItemSpace(support, item, near.without(cold), popularity, cold, gramian(item))
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""

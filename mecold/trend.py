@@ -7,7 +7,7 @@ log's end the last bin is read, less and less, as fast as trends faded within th
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 CHANNEL = "trend"
@@ -30,12 +30,12 @@ def counts_by_time(
     times: Float64[np.ndarray, " rows"],
     edges: Float64[np.ndarray, " edges"],
     n_items: int,
-) -> Float[Tensor, "items bins"]:
+) -> Float32[np.ndarray, "items bins"]:
     """Interactions of each item in each bin."""
     bins = len(edges) - 1
     place = np.searchsorted(edges[1:-1], times, side="right")
     counts = np.bincount(items * bins + place, minlength=n_items * bins).reshape(n_items, bins)
-    return torch.from_numpy(counts.astype(np.float32))
+    return counts.astype(np.float32)
 
 
 def vectors_of(counts: Float[Tensor, "items bins"]) -> Float[Tensor, "items bins"]:

@@ -62,34 +62,39 @@ class UserState:
     Args:
         query: the adapted head, float32, shape `(dim,)`, read-only.
         seen: the items of the support, never recommended unless asked for.
+        trust: how much the neighbours of each item of `seen` count, float32, read-only; 0 for an unknown item.
         shots: size of the support.
         model: fingerprint of the model that made the query; another model refuses the state.
     """
 
     query: Float32[np.ndarray, " dim"]
     seen: tuple[ItemId, ...]
+    trust: Float32[np.ndarray, " seen"]
     shots: int
     model: str
 
     def __post_init__(self) -> None:
-        query = np.array(self.query, dtype=np.float32)
-        query.flags.writeable = False
-        object.__setattr__(self, "query", query)
+        for name in ("query", "trust"):
+            numbers = np.array(getattr(self, name), dtype=np.float32)
+            numbers.flags.writeable = False
+            object.__setattr__(self, name, numbers)
 
     def __eq__(self, other: object) -> bool:
-        """Equal when every field is, the query bit for bit."""
-        if not isinstance(other, UserState):
-            return NotImplemented
-        mine, theirs = ((*s.seen, s.shots, s.model, s.query.tobytes()) for s in (self, other))
-        return mine == theirs
+        """Equal when every field is, the numbers bit for bit."""
+        return self._all() == other._all() if isinstance(other, UserState) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.seen, self.shots, self.model, self.query.tobytes()))
+        return hash(self._all())
+
+    def _all(self) -> tuple[object, ...]:
+        return self.seen, self.shots, self.model, self.query.tobytes(), self.trust.tobytes()
 
     def to_json(self) -> str:
         """The state as JSON text; `from_json` returns an equal state."""
-        query = base64.b64encode(self.query.astype("<f4").tobytes()).decode()
-        return json.dumps({"query": query, "seen": list(self.seen), "shots": self.shots, "model": self.model})
+        numbers = {
+            name: base64.b64encode(getattr(self, name).astype("<f4").tobytes()).decode() for name in ("query", "trust")
+        }
+        return json.dumps({**numbers, "seen": list(self.seen), "shots": self.shots, "model": self.model})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "UserState":
@@ -100,11 +105,14 @@ class UserState:
         """
         try:
             fields = json.loads(text)
-            query = np.frombuffer(base64.b64decode(fields["query"], validate=True), dtype="<f4").astype(np.float32)
+            query, trust = (
+                np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f4").astype(np.float32)
+                for name in ("query", "trust")
+            )
             seen, shots = tuple(fields["seen"]), int(fields["shots"])
             if not all(isinstance(item, str | int) for item in seen):
                 raise TypeError("seen holds something that is no item id")
-            return cls(query, seen, shots, str(fields["model"]))
+            return cls(query, seen, trust, shots, str(fields["model"]))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidDataError(
                 f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."

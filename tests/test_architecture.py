@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1] / "mecold"
 
 FLOORS = [
     "errors types version adapt losses metrics ridge shop",
-    "frames catalog interactions vector_cache model_folder encoder trend factors support tower head index model shelf tracking",
+    "frames catalog interactions vector_cache model_folder encoder trend factors neighbours support tower "
+    "head index model shelf tracking",
     "meta.config meta.report meta.episodes meta.crossfit meta.train meta.calibrate meta.fit batch store arguments",
     "evaluation.dataset evaluation.protocol evaluation.systems evaluation.linear evaluation.neighbours evaluation.ours "
     "evaluation.registry evaluation.ranking evaluation.measures evaluation.plan evaluation.results evaluation.rankings "
@@ -63,6 +64,7 @@ def test_arrows_go_down(name):
         ("wandb", "tracking"),
         ("matplotlib", "evaluation.charts"),
         ("implicit", "evaluation.neighbours"),
+        ("irspack", "evaluation.neighbours"),
         ("psutil", "evaluation.ranking"),
     ],
 )

@@ -41,13 +41,15 @@ def test_an_allow_list_ranks_just_what_it_allows(fitted):
 
 def test_adapting_one_user_changes_neither_another_nor_the_model(fitted):
     before, first = fitted.info(), fitted.adapt_user(["p1", "p2"])
-    query = first.query.copy()
+    query, trust = first.query.copy(), first.trust.copy()
     fitted.adapt_user(["p3"] * 5 + ["p4"])
     assert np.array_equal(first.query, query)
+    assert np.array_equal(first.trust, trust)
     assert fitted.adapt_user(["p1", "p2"]) == first
     assert fitted.info() == before
-    with pytest.raises(ValueError, match="read-only"):
-        first.query[0] = 1.0
+    for numbers in (first.query, first.trust):
+        with pytest.raises(ValueError, match="read-only"):
+            numbers[0] = 1.0
 
 
 def test_a_state_survives_json_and_bytes_and_nonsense_is_refused(fitted):
@@ -77,6 +79,7 @@ def test_a_batch_is_its_users_one_by_one(fitted, shop):
         alone = fitted.adapt_user([Interaction(i, time=t) for i, t in zip(items, times, strict=True)])
         assert alone.seen == states[user].seen
         np.testing.assert_allclose(alone.query, states[user].query, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone.trust, states[user].trust, rtol=1e-4, atol=1e-5)
         found = lists.filter(pl.col("user_id") == user)
         assert found["item_id"].to_list() == names(fitted.recommend(states[user], k=5))
         assert found["rank"].to_list() == [1, 2, 3, 4, 5]
@@ -120,6 +123,8 @@ def test_unknown_items_can_be_dropped_but_still_count_as_seen(fitted):
     assert user.seen == ("p1", "zz")
     assert user.shots == 1
     assert np.array_equal(user.query, fitted.adapt_user(["p1"]).query)
+    assert user.trust[0] == fitted.adapt_user(["p1"]).trust[0] != 0
+    assert user.trust[1] == 0
 
 
 @pytest.mark.parametrize("k", [0, -1, True])
@@ -149,8 +154,8 @@ def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, 
     why = fitted.explain(history, f"p{item}")
 
     def score(support):
-        query = fitted.adapt_user(support).query
-        return float(query @ fitted._state[1].space.item[item].numpy())
+        shelf = fitted._state[1]
+        return float(shelf.space.scores(shelf.query(fitted.adapt_user(support)))[0, item])
 
     assert why.score == pytest.approx(score(history), abs=1e-4)
     assert why.base + sum(value for _, value in why.contributions) == pytest.approx(why.score, abs=1e-3)
@@ -188,6 +193,26 @@ def test_new_items_are_found_by_their_text_and_can_be_changed_and_removed(own, s
         own.adapt_user(["p5"])
     own.add_items(pl.DataFrame({"item_id": ["p5"], "title": ["one"]}))  # an id may come back
     assert "p5" in names(own.recommend(before, k=400))
+
+
+def test_neighbours_survive_new_texts_removals_and_packing(own):
+    before = {one.item: one.score for one in own.similar_items("p1", k=20)}
+    near = own._state[1].space.near
+    nearest = f"p{int(near.rows[1, 0])}"
+    assert near.values[1, 0] > 0
+    own.update_items(pl.DataFrame({"item_id": [nearest], "title": ["one"]}))
+    row = own._state[1].catalog.row_of[nearest]
+    assert row == 300
+    assert int(own._state[1].space.near.rows[1, 0]) == row  # the neighbour's new row
+    own.remove_items([f"p{row}" for row in range(100, 200) if f"p{row}" != nearest])  # so many that the shelf is packed
+    shelf = own._state[1]
+    assert not shelf.dead.any()
+    packed, row = shelf.space.near, shelf.catalog.row_of["p1"]
+    old = {f"p{int(place)}" for place in near.rows[1][near.values[1] > 0]}
+    assert set(shelf.ids(packed.rows[row][packed.values[row] > 0].numpy())) == old & set(shelf.catalog.row_of)
+    after = {one.item: one.score for one in own.similar_items("p1", k=200)}
+    for item in set(before) & set(shelf.catalog.row_of) - {nearest}:
+        assert after[item] == pytest.approx(before[item], abs=1e-4)
 
 
 def test_a_refused_change_of_the_catalogue_changes_nothing(own):

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mecold.evaluation.systems import Kind, Supports, Training
 from mecold.head import Coefficients, PreferenceHead
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.support import history, pad
-from mecold.tower import ItemSpace
+from mecold.tower import ItemSpace, Query
 from mecold.version import __version__
 
 Change = Callable[[MetaConfig], MetaConfig]
@@ -36,9 +35,10 @@ ABLATIONS: dict[str, Change] = {
     "first-order": _head(first_order=True),
     "closed-form": _head(inner="closed_form"),
     "no-text": lambda config: config,  # the texts are left out where the vectors are handed over
-    "no-collaborative": _factors(symmetric_rank=0, directed_rank=0),
+    "no-collaborative": _factors(symmetric_rank=0, directed_rank=0, neighbours=0),
     "no-symmetric": _factors(symmetric_rank=0),
     "no-directed": _factors(directed_rank=0),
+    "no-neighbours": _factors(neighbours=0),
     "no-trend": _factors(trend_bins=0),
     "no-training": _training(epochs=0),
     "no-calibration": _training(calibrate=False),
@@ -93,15 +93,15 @@ class FittedMecold:
     reads_time: bool = True
 
     @torch.inference_mode()
-    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> Tensor:
-        """One query vector per user."""
+    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> Query:
+        """One query per user."""
         clock = [np.nan] * len(supports) if times is None else times.tolist()
         support = pad([history(rows, time=when) for rows, when in zip(supports, clock, strict=True)])
-        query: Tensor = self.head(self.space, support.to(self.space.item.device), self.coefficients)
+        query: Query = self.head(self.space, support.to(self.space.item.device), self.coefficients)
         return query
 
     @torch.inference_mode()
-    def scores(self, state: Tensor) -> np.ndarray:
-        """Products with the item vectors."""
-        found: np.ndarray = (state @ self.space.item.T).cpu().numpy()
+    def scores(self, state: Query) -> np.ndarray:
+        """Scores of the catalogue."""
+        found: np.ndarray = self.space.scores(state).cpu().numpy()
         return found

@@ -29,8 +29,8 @@ class Candidates:
     """Per user the items that any sensible gains could bring to the top, with their scores by channel.
 
     Args:
-        prior: scores of the prior per channel.
-        moved: scores of what the inner loop added, per channel.
+        prior: scores of the prior per channel, the neighbour lists last.
+        moved: scores of what the inner loop added, per channel; nothing for the lists.
         relevant: True for items that followed.
         valid: False for padding.
         ideal: best possible discounted gain.
@@ -88,16 +88,16 @@ def calibrate(
             continue
         gain, share = head.gain[knot].clone(), head.share[knot, 0].clone()
         values[f"calibration/before/{shots}"] = float(found.ndcg(gain, share).mean())
-        gain, share = _fitted(found, gain, share)
+        gain, share = _fitted(found, gain, share, head.layout.names.index("popularity"))
         head.gain[knot], head.share[knot, 0] = gain, share
         values[f"calibration/after/{shots}"] = float(found.ndcg(gain, share).mean())
     return values
 
 
-def _fitted(found: Candidates, gain: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _fitted(found: Candidates, gain: Tensor, share: Tensor, popularity: int) -> tuple[Tensor, Tensor]:
     """The best gains, from where they are or from popularity alone; where the two are level, popularity has it."""
     alone = torch.zeros_like(gain)
-    alone[-1] = 1.0
+    alone[popularity] = 1.0
     rich, plain = _ascend(found, gain, share), _ascend(found, alone, torch.zeros_like(share))
     return rich if _better(found.ndcg(*rich), found.ndcg(*plain)) else plain
 
@@ -149,7 +149,7 @@ def _collect(
     coefficients, parts = head.coefficients(), []
     for space, pool in zip(spaces, pools, strict=True):
         picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]
-        step = max(1, min(256, _SCORES_AT_ONCE // (len(space.item) * len(head.layout.names))))
+        step = max(1, min(256, _SCORES_AT_ONCE // (len(space.item) * head.gain.shape[1])))
         for start in range(0, len(picked), step):
             batch = users.take(torch.from_numpy(picked[start : start + step]))
             episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
@@ -159,10 +159,14 @@ def _collect(
 
 def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
     """The best items by the present query, by each channel and by the inner loop's move; and what followed."""
-    prior, moved = head.stages(space, episodes.support, c)
+    found = head.stages(space, episodes.support, c)
+    zero = space.item.new_zeros(len(found.prior), len(space.item))
     blocks = [
-        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices], dim=2)
-        for query in (prior, moved - prior)
+        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices] + [lists], dim=2)
+        for query, lists in (
+            (found.prior, space.near.add_to(zero, episodes.support.rows, found.trust)),
+            (found.moved - found.prior, zero),
+        )
     ]
     rankings = [(blocks[0] + blocks[1]).sum(2), *blocks[0].unbind(2), blocks[1].sum(2)]
     hidden = [hide_support(scores, episodes) for scores in rankings]

@@ -12,6 +12,7 @@ import mecold.trend as trend
 from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
 from mecold.meta.config import MetaConfig
+from mecold.neighbours import Neighbours, fit_neighbours
 from mecold.tower import ItemSpace, ItemTower
 
 
@@ -21,17 +22,19 @@ class View:
 
     Args:
         pairs: factor channels by name.
+        near: neighbour lists.
         counts: users per item.
         vectors: text vectors.
     """
 
     pairs: Mapping[str, FactorPair]
+    near: Neighbours
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
     def space(self, tower: ItemTower, cold: Tensor | None = None, vectors: Tensor | None = None) -> ItemSpace:
         """The item space under a tower; `vectors` replaces the text vectors (augmented ones in training)."""
-        return tower.space(self.pairs, self.vectors if vectors is None else vectors, self.counts, cold)
+        return tower.space(self.pairs, self.near, self.vectors if vectors is None else vectors, self.counts, cold)
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,21 @@ def cross_fit(
         stats = moments(part.items, part.weights, part.offsets, fitted, n_items, settings)
         if len(edges) and part.timestamps is not None:
             stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
-        parts.append(stats.to(device))
+        parts.append(stats)
     total = parts[0]
     for part_stats in parts[1:]:
         total = total.plus(part_stats)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     def view(stats: Moments) -> View:
-        pairs = host | fit_pairs(stats, fitted, settings, torch_rng)
+        pairs = host | fit_pairs(stats, fitted, settings, torch_rng, device)
         if stats.by_time is not None:
-            found = trend.vectors_of(stats.by_time)
+            found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
             pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
-        return View(pairs, stats.counts, vectors)
+        near = fit_neighbours(stats.together, stats.counts, settings.neighbours).to(device)
+        return View(pairs, near, torch.from_numpy(stats.counts).to(device), vectors)
 
     centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
-    persistence = 0.0 if total.by_time is None else trend.persistence_of(total.by_time)
+    persistence = 0.0 if total.by_time is None else trend.persistence_of(torch.from_numpy(total.by_time))
     folds = tuple(view(total.minus(part_stats)) for part_stats in parts)
     return Views(view(total), folds, fold_of, centres, persistence)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import embedding
 from tqdm import tqdm
 
 from mecold.head import PreferenceHead
@@ -22,7 +21,7 @@ from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Episodes, Opening, cut, draw_shots, telling
 from mecold.meta.report import FitReport, Tracker
 from mecold.metrics import hits, ndcg
-from mecold.tower import ItemSpace, ItemTower
+from mecold.tower import ItemSpace, ItemTower, Query
 
 CHECK_SHOTS = (0, 1, 3, 5, 10)
 """Numbers of shots at which held-out users are ranked after each epoch."""
@@ -180,25 +179,25 @@ def episode_loss(
     query = head(space, episodes.support)
     sharpness = {"focus": config.focus, "smoothing": config.label_smoothing}
     if len(space.item) <= config.full_softmax_items:
-        scores = hide_support(query @ space.item.T, episodes)
+        scores = hide_support(space.scores(query), episodes)
         return multi_positive_softmax(scores, episodes.query, episodes.query_mask, **sharpness)
     scores, places = _sampled_scores(query, space, episodes, counts, config, noise)
     return multi_positive_softmax(scores, places, episodes.query_mask, **sharpness)
 
 
 def _sampled_scores(
-    query: Tensor, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, noise: torch.Generator
+    query: Query, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, noise: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Scores of each user's query items and of the drawn items, corrected; and where the query items stand."""
     weights = (counts + 1) ** 0.75
     drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=noise)
-    negatives = query @ embedding(drawn, space.item).T - logq_correction(weights, config.negatives)[drawn]
+    negatives = space.scores_among(drawn, query) - logq_correction(weights, config.negatives)[drawn]
     own = torch.cat([episodes.query, torch.where(episodes.support.mask, episodes.support.rows, -1)], dim=1)
     for column in own.T:  # a user's own items are no negatives
         negatives = negatives.masked_fill(drawn[None] == column[:, None], -torch.inf)
-    positives = torch.einsum("ud,uqd->uq", query, embedding(episodes.query, space.item))
-    scores = torch.cat([positives.masked_fill(~episodes.query_mask, -torch.inf), negatives], dim=1)
-    return scores, torch.arange(positives.shape[1], device=query.device).expand(len(query), -1)
+    positives = space.scores_of(episodes.query, query).masked_fill(~episodes.query_mask, -torch.inf)
+    places = torch.arange(positives.shape[1], device=drawn.device).expand(len(query), -1)
+    return torch.cat([positives, negatives], dim=1), places
 
 
 @torch.no_grad()
@@ -224,7 +223,7 @@ def held_out_ndcg(
             for start in range(0, len(picked), 256):
                 batch = picked.take(torch.arange(start, min(start + 256, len(picked))))
                 episodes = cut(batch, torch.full((len(batch),), k), query).to(space.item.device)
-                scores = hide_support(head(space, episodes.support, coefficients) @ space.item.T, episodes)
+                scores = hide_support(space.scores(head(space, episodes.support, coefficients)), episodes)
                 top = scores.topk(min(10, scores.shape[1]), dim=1).indices
                 found[k].append(ndcg(hits(top, episodes.query, episodes.query_mask), episodes.query_mask.sum(1)))
     means = {k: float(torch.cat(v).mean()) for k, v in found.items() if v}
