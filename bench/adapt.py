@@ -19,16 +19,16 @@ from mecold.shelf import Shelf
 from mecold.support import history, pad
 from mecold.tower import ItemSpace, ItemTower, Layout
 
-LAYOUT = Layout(("symmetric", "directed", "text", "popularity"), (64, 64, 63, 1))
+LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1))
 
 
 def recommender_of(items: int, inner: Inner) -> Recommender:
     """A recommender over random vectors, put together from its parts: a fit would not change what adaptation costs."""
     head, space = PreferenceHead(LAYOUT, HeadConfig(inner=inner)).eval(), random_space(items, LAYOUT.dim)
-    made = Recommender(PrecomputedEncoder.of(["x"], torch.ones(1, 63).numpy()))
+    made = Recommender(PrecomputedEncoder.of(["x"], torch.ones(1, 62).numpy()))
     ids = pl.Series([f"item {row}" for row in range(items)])
     made._state = (
-        Model(ItemTower(63, 63), head, "none", space.gram, ""),
+        Model(ItemTower(62, 62, 5), head, "none", space.gram, ""),
         Shelf.of(Catalog.of(ids, [""] * items), space, "auto"),
     )
     return made

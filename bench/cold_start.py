@@ -125,9 +125,13 @@ def picture(results: list[dict[str, Any]]) -> None:
     """Ratios with intervals, a panel per set of the user split."""
     from matplotlib.figure import Figure
 
-    if not any(one["protocol"] == "user" and one["dataset"] in COUNTED for one in results):
+    shown = [
+        one
+        for one in results
+        if one["protocol"] == "user" and one["dataset"] in COUNTED and 1 in one["shots"] and "mecold" in one["systems"]
+    ]
+    if not shown:
         return
-    shown = [one for one in results if one["protocol"] == "user" and one["dataset"] in COUNTED and 1 in one["shots"]]
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
         shots = [k for k in one["shots"] if k > 0]

@@ -66,6 +66,7 @@ class Coefficients:
     gain: Float[Tensor, "shots dim"]
     near_gain: Float[Tensor, " shots"]
     share: Float[Tensor, "shots 1"]
+    newness: Float[Tensor, " shots"]
     target: Float[Tensor, ""]
     gram_weight: Float[Tensor, ""]
     l2: Float[Tensor, " dim"]
@@ -96,7 +97,7 @@ class PreferenceHead(nn.Module):
         knots, channels = len(KNOTS), len(layout.names) + 1
         self.register_buffer("interpolation", _interpolation())
         # text, trend, popularity and neighbours start small: they have to earn their place
-        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-2]] + [0.5, -1.0, 1.5]
+        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-3]] + [0.5, 0.0, -1.0, 1.5]
         width = dict(zip(layout.names, layout.widths, strict=True)).get(trend.CHANNEL, 0)
         self.register_buffer("centres", torch.zeros(width, dtype=torch.float64))  # of the bins of time
         self.register_buffer("persistence", torch.zeros((), dtype=torch.float64))
@@ -107,12 +108,14 @@ class PreferenceHead(nn.Module):
         self.step = nn.Parameter(torch.full((knots, channels - 1), 0.01))
         self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
         self.register_buffer("share", torch.ones(knots, 1))
+        self.register_buffer("newness", torch.zeros(knots))  # what an item scores for being new, calibrated too
         self.target = nn.Parameter(torch.tensor(5.0))  # the score a liked support item should reach
         self.gram_weight = nn.Parameter(torch.tensor(0.0))  # log
         self.log_l2 = nn.Parameter(torch.zeros(channels - 1))
 
     gain: Tensor
     share: Tensor
+    newness: Tensor
     centres: Tensor
     persistence: Tensor
 
@@ -127,6 +130,7 @@ class PreferenceHead(nn.Module):
             gain=expand(table @ self.gain[:, :-1]),
             near_gain=table @ self.gain[:, -1],
             share=table @ self.share,
+            newness=table @ self.newness,
             target=self.target,
             gram_weight=self.gram_weight.exp(),
             l2=expand(self.log_l2.exp()),
@@ -171,9 +175,10 @@ class PreferenceHead(nn.Module):
             scale[:, i, None] * trend.reading(support.time, self.centres, self.persistence)
             if self.layout.names[i] == trend.CHANNEL
             else torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
-            for i, part in enumerate(self.layout.slices[:-1])
+            for i, part in enumerate(self.layout.slices[:-2])
         ]
-        return torch.cat([*parts, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]
+        newness = c.newness[support.shots.clamp(max=KNOTS[-1])][:, None]
+        return torch.cat([*parts, newness, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]
 
     def _adapt(
         self, prior: Tensor, space: ItemSpace, support: Support, shots: Tensor, c: Coefficients

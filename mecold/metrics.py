@@ -41,10 +41,13 @@ def ndcg(hit: Bool[Tensor, "users k"], relevant: Int[Tensor, " users"]) -> Float
         hit: from `hits`.
         relevant: number of relevant items per user.
     """
-    k = hit.shape[1]
-    ideal = discounted_gain(torch.tril(torch.ones(k, k, dtype=torch.bool, device=hit.device)))
-    best = ideal[relevant.clamp(1, k) - 1]
-    return torch.where(relevant > 0, discounted_gain(hit) / best, 0.0)
+    return torch.where(relevant > 0, discounted_gain(hit) / ideal_gain(relevant, hit.shape[1]), 0.0)
+
+
+def ideal_gain(relevant: Int[Tensor, " users"], k: int) -> Float[Tensor, " users"]:
+    """The most that `discounted_gain` can be for lists of k; that of one hit where nothing is relevant."""
+    best = discounted_gain(torch.tril(torch.ones(k, k, dtype=torch.bool, device=relevant.device)))
+    return best[relevant.clamp(1, k) - 1]
 
 
 def recall(hit: Bool[Tensor, "users k"], relevant: Int[Tensor, " users"]) -> Float[Tensor, " users"]:

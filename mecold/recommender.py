@@ -286,7 +286,7 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            new, fresh = self._described(model, items, columns)
+            new, fresh = self._described(model, shelf, items, columns)
             there = [item for item in new.row_of if item in shelf.catalog.row_of]
             if there:
                 raise InvalidDataError(
@@ -304,7 +304,7 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            new, fresh = self._described(model, items, columns)
+            new, fresh = self._described(model, shelf, items, columns)
             rows = shelf.catalog.rows(new.row_of, "the items to update")
             updated = with_new_text(shelf.space, rows, fresh, model.head.layout)
             self._state = (model, shelf.changed(list(new.row_of), new, updated))
@@ -411,10 +411,12 @@ class Recommender:
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
             )
 
-    def _described(self, model: Model, items: FrameLike, columns: Columns | None) -> tuple[Catalog, ItemSpace]:
+    def _described(
+        self, model: Model, shelf: Shelf, items: FrameLike, columns: Columns | None
+    ) -> tuple[Catalog, ItemSpace]:
         """New items and their rows as cold items."""
         self._check_encoder(model)
         frame = read_frame(items, "items", columns)
         new = Catalog.read(frame, template=self.template.narrowed(frame))
         with torch.inference_mode():
-            return new, cold_rows(model, self._encode(new.texts), self.config.factors.neighbours)
+            return new, cold_rows(model, shelf, self._encode(new.texts))

@@ -16,6 +16,7 @@ from torch import Tensor
 from mecold.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
 from mecold.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
+from mecold.lookalikes import Lookalikes
 from mecold.model import Model
 from mecold.neighbours import Neighbours
 from mecold.tower import ItemSpace, Layout, Query
@@ -129,32 +130,29 @@ def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shel
     return Shelf.rebuilt(kept, thin, kind)
 
 
-def cold_rows(model: Model, vectors: Float[Tensor, "items text_dim"], neighbours: int) -> ItemSpace:
-    """Vectors of items that nobody has touched: text and the popularity it suggests, no factors, empty neighbour lists.
-
-    Args:
-        model: the model.
-        vectors: their text vectors.
-        neighbours: width of the lists.
-    """
-    layout, tower = model.head.layout, model.tower
-    item = vectors.new_zeros(len(vectors), layout.dim)
-    popularity = tower.expected_popularity(vectors)
-    text, popular = layout.slices[-2:]
-    item[:, text], item[:, popular] = tower.text(vectors), popularity[:, None]
-    support = item.clone()
-    support[:, popular] = 0.0
-    near = Neighbours.none(len(item), neighbours, item)
-    return ItemSpace(support, item, near, popularity, torch.ones_like(popularity, dtype=torch.bool), model.gram)
+def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
+    """New items, which nobody has touched: text, what their lookalikes on the shelf have, and empty neighbour lists."""
+    layout, tower, there = model.head.layout, model.tower, shelf.space
+    text = layout.slices[-3]
+    own, factors = tower.text(vectors), slice(0, text.start)
+    usable = ~(there.cold | shelf.dead)
+    alike = Lookalikes.find(own, there.item[:, text], usable)
+    counts = torch.where(usable, tower.counts(there.popularity), 0.0)
+    support, item = tower.stand_ins(
+        alike, own, there.support[:, factors], there.item[:, factors], counts, layout.widths[:-3]
+    )
+    near = Neighbours.none(len(own), there.near.rows.shape[1], own)
+    return ItemSpace(
+        support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool), model.gram
+    )
 
 
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
-    """Rows of a space whose texts changed: factors and lists stay; popularity too, unless it was guessed from the text."""
+    """Rows of a space whose texts changed: what their interactions say stays, what was guessed from the text is new."""
     at = torch.as_tensor(np.asarray(rows), device=old.item.device)
-    text, popular = layout.slices[-2:]
-    support, item, popularity = old.support[at].clone(), old.item[at].clone(), old.popularity[at].clone()
+    text, cold = layout.slices[-3], old.cold[at]
+    support, item = old.support[at].clone(), old.item[at].clone()
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
-    popularity = torch.where(old.cold[at], fresh.popularity, popularity)
-    item[:, popular] = popularity[:, None]
+    support[cold], item[cold] = fresh.support[cold], fresh.item[cold]
     near = Neighbours(old.near.rows[at], old.near.values[at])
-    return ItemSpace(support, item, near, popularity, old.cold[at], old.gram)
+    return ItemSpace(support, item, near, item[:, -1].contiguous(), cold, old.gram)

@@ -208,7 +208,7 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         liked_from=settings["liked_from"],
     )
     layout = Layout(tuple(config["layout"]["names"]), tuple(config["layout"]["widths"]))
-    tower, head = ItemTower(config["text_dim"], layout.widths[-2]), PreferenceHead(layout, meta.head)
+    tower, head = ItemTower(config["text_dim"], layout.widths[-3], len(layout.names)), PreferenceHead(layout, meta.head)
     for name, module in (("tower.", tower), ("head.", head)):
         module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)})
         module.requires_grad_(requires_grad=False).eval()

@@ -2,11 +2,12 @@
 
 An item vector is the concatenation of channels: factor channels first (symmetric, directed, or a host's), then text,
 then popularity. Each channel has a support side (what an item says about its user) and an item side (what the item is
-found by). The text channel is tied; popularity has an item side only. A cold item lives on its text: its factors are
-zero and its popularity is predicted from the text. Beside the vectors stand the neighbour lists.
+found by). The text channel is tied; newness and popularity have an item side only. A cold item lives on its text: beside its text
+channel it has the mean factors and the mean popularity of the items with texts like its own. Beside the vectors stand the
+neighbour lists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,15 @@ from torch.nn.functional import embedding
 
 from mecold.adapt import gramian
 from mecold.factors import FactorPair
+from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
+
+NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels in order and their widths; the last two are always text and popularity."""
+    """Channels in order and their widths; the last three are always text, newness and popularity."""
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
@@ -72,8 +76,8 @@ class ItemSpace:
         support: what an item says about a user who has it.
         item: what the item is found by.
         near: neighbour lists.
-        popularity: standardised log count, or its prediction from text; the last column of `item`.
-        cold: True for items that nobody has touched: no factors, popularity guessed from the text.
+        popularity: standardised log count, or its guess from the text; the last column of `item`.
+        cold: True for items that nobody has touched: factors and popularity are guessed from the text.
         gram: mean outer product of `item` over the catalogue.
     """
 
@@ -110,27 +114,28 @@ class ItemSpace:
 
 
 class ItemTower(nn.Module):
-    """The learned part of the item side: a bias-free projection of centred text vectors.
+    """The learned part of the item side: a bias-free projection of centred text vectors; gains of stand-ins.
 
     Args:
         text_dim: width of the encoder's vectors.
         rank: width of the text channel.
+        channels: number of channels of the item space, the last three among them.
     """
 
     center: Tensor
-    popular_text: Tensor
     popular_scale: Tensor
+    cold_gain: Tensor
 
-    def __init__(self, text_dim: int, rank: int) -> None:
+    def __init__(self, text_dim: int, rank: int, channels: int) -> None:
         super().__init__()
         self.project = nn.Linear(text_dim, rank, bias=False)
         self.register_buffer("center", torch.zeros(text_dim))
-        self.register_buffer("popular_text", torch.zeros(text_dim))
         self.register_buffer("popular_scale", torch.tensor([0.0, 1.0]))
+        self.register_buffer("cold_gain", torch.ones(channels))  # calibrated on the ranking, after training
 
     @torch.no_grad()
     def start_from(self, vectors: Float[Tensor, "items text_dim"], counts: Float[Tensor, " items"]) -> None:
-        """Closed-form start: centre and leading directions of the texts; popularity by ridge regression on the text.
+        """Closed-form start: centre and leading directions of the texts; mean and spread of popularity.
 
         Args:
             vectors: text vectors of the catalogue; all-zero rows (items without text) are left out.
@@ -142,11 +147,8 @@ class ItemTower(nn.Module):
         _, axes = torch.linalg.eigh(centred.T @ centred)
         rank = self.project.out_features
         self.project.weight.copy_(axes.flip(1)[:, :rank].T)
-        logs = torch.log1p(counts)
+        logs = torch.log1p(counts[counts > 0])
         self.popular_scale.copy_(torch.stack([logs.mean(), logs.std(correction=0).clamp(min=1e-6)]))
-        target = self.popularity(counts)[(vectors != 0).any(1)]
-        gram = centred.T @ centred + 10.0 * torch.eye(vectors.shape[1])
-        self.popular_text.copy_(torch.linalg.solve(gram, centred.T @ (target - target.mean())))
 
     def text(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, "items rank"]:
         """Text channel: projected and scaled to length 1; an item without text stays at zero."""
@@ -157,37 +159,80 @@ class ItemTower(nn.Module):
         """Standardised log count."""
         return (torch.log1p(counts) - self.popular_scale[0]) / self.popular_scale[1]
 
-    def expected_popularity(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, " items"]:
-        """What the text says of an item's popularity; for an item without text, the mean."""
-        return torch.where((vectors != 0).any(1), (vectors - self.center) @ self.popular_text, 0.0)
+    def counts(self, popularity: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
+        """The counts that `popularity` was made of."""
+        return torch.expm1(popularity * self.popular_scale[1] + self.popular_scale[0])
+
+    def stand_ins(
+        self,
+        alike: Lookalikes,
+        text: Float[Tensor, "some rank"],
+        support: Float[Tensor, "items width"],
+        item: Float[Tensor, "items width"],
+        counts: Float[Tensor, " items"],
+        widths: Sequence[int],
+    ) -> tuple[Float[Tensor, "some dim"], Float[Tensor, "some dim"]]:
+        """Support and item vectors of items that nobody has touched: their text, and what their lookalikes have.
+
+        The item side of a factor grows with the root of an item's count: it is averaged per root, so that directions
+        count and not fame, and scaled back. Each channel of the item side then has its calibrated gain.
+
+        Args:
+            alike: lookalikes of these items.
+            text: text channel of these items.
+            support: support sides of the factor channels, all items.
+            item: item sides of the factor channels, all items.
+            counts: users per item; 0 for items that must not stand in.
+            widths: widths of the factor channels.
+        """
+        root = (counts + 1).sqrt()[:, None]
+        table = torch.cat([support, item / root, root, self.popularity(counts)[:, None]], dim=1)
+        mean = alike.mean(table, counts)
+        sides, size, popularity = mean[:, : support.shape[1]], mean[:, -2:-1], mean[:, -1:]
+        factors = size * mean[:, support.shape[1] : -2]
+        zero, one = torch.zeros_like(popularity), torch.ones_like(popularity)
+        gain = torch.repeat_interleave(self.cold_gain, torch.tensor([*widths, text.shape[1], 1, 1], device=text.device))
+        return (
+            torch.cat([sides, text, zero, zero], dim=1),
+            torch.cat([factors, text, one, popularity], dim=1) * gain,
+        )
 
     def space(
         self,
         pairs: Mapping[str, FactorPair],
         near: Neighbours,
+        alike: Lookalikes,
         vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
-        cold: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> ItemSpace:
         """The item space of a catalogue.
 
         Args:
             pairs: factor channels by name, in the layout's order.
             near: neighbour lists.
+            alike: lookalikes of every item.
             vectors: text vectors.
             counts: users per item; an item with none is cold.
-            cold: items to treat as cold whatever their count (dropped at random in training).
+            dropped: items to treat as cold whatever their count (drawn at random in training).
         """
-        cold = (counts == 0) if cold is None else cold | (counts == 0)
-        keep = (~cold).to(vectors.dtype)[:, None]
-        text = self.text(vectors)
-        popularity = torch.where(cold, self.expected_popularity(vectors), self.popularity(counts))
-        item = torch.cat([pair.item * keep for pair in pairs.values()] + [text, popularity[:, None]], dim=1)
-        nothing = torch.zeros_like(popularity)[:, None]
-        support = torch.cat([pair.support * keep for pair in pairs.values()] + [text, nothing], dim=1)
-        return ItemSpace(support, item, near.without(cold), popularity, cold, gramian(item))
+        cold = (counts == 0) if dropped is None else dropped | (counts == 0)
+        nothing = counts.new_zeros(len(counts), 0)
+        sides = [
+            torch.cat([getattr(pair, side) for pair in pairs.values()] + [nothing], 1) for side in ("support", "item")
+        ]
+        text, popularity = self.text(vectors), self.popularity(counts)[:, None]
+        zero = torch.zeros_like(popularity)
+        support = torch.cat([sides[0], text, zero, zero], dim=1)
+        item = torch.cat([sides[1], text, zero, popularity], dim=1)
+        if cold.any():
+            rows, warm = cold.nonzero()[:, 0], torch.where(cold, 0.0, counts)
+            widths = [pair.rank for pair in pairs.values()]
+            found = self.stand_ins(alike.of(rows), text[rows], sides[0], sides[1], warm, widths)
+            support, item = (side.index_copy(0, rows, new) for side, new in zip((support, item), found, strict=True))
+        return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold, gramian(item))
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""
         widths = tuple(pair.rank for pair in pairs.values())
-        return Layout((*pairs, "text", "popularity"), (*widths, self.project.out_features, 1))
+        return Layout((*pairs, "text", NEW, "popularity"), (*widths, self.project.out_features, 1, 1))

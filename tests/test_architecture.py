@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1] / "mecold"
 
 FLOORS = [
     "errors types version adapt losses metrics ridge shop",
-    "frames catalog interactions vector_cache model_folder encoder trend factors neighbours support tower "
+    "frames catalog interactions vector_cache model_folder encoder trend factors neighbours lookalikes support tower "
     "head index model shelf tracking",
-    "meta.config meta.report meta.episodes meta.crossfit meta.train meta.calibrate meta.fit batch store arguments",
+    "meta.config meta.report meta.episodes meta.crossfit meta.train meta.calibrate meta.cold meta.fit batch store arguments",
     "evaluation.dataset evaluation.protocol evaluation.systems evaluation.linear evaluation.neighbours evaluation.ours "
     "evaluation.registry evaluation.ranking evaluation.measures evaluation.plan evaluation.results evaluation.rankings "
     "evaluation.statistics evaluation.cells evaluation.tables evaluation.charts evaluation.page evaluation.summary "

@@ -13,6 +13,7 @@ from mecold import HeadConfig, InvalidDataError, ItemFactors, MetaConfig, TrainC
 from mecold.demo import most_popular, score, split_users
 from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
+from mecold.lookalikes import Lookalikes, directions
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.episodes import cut, opening
 from mecold.meta.train import episode_loss
@@ -148,7 +149,7 @@ def world(n_items=200):
     stats = moments_of(histories, n_items, replace(CONFIG, l2=20.0))
     pairs = fit_pairs(stats, np.arange(n_items), CONFIG, torch.Generator().manual_seed(0), CPU)
     vectors = torch.randn(n_items, 16)
-    tower = ItemTower(16, 8)
+    tower = ItemTower(16, 8, 5)
     counts = torch.from_numpy(stats.counts)
     tower.start_from(vectors, counts)
     support = pad([history(h[:5]) for h in histories])
@@ -157,7 +158,9 @@ def world(n_items=200):
 
     episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
     near = fit_neighbours(stats.together, stats.counts, 20)
-    return tower, tower.space(pairs, near, vectors, counts), pairs, counts, episodes
+    texts = directions(vectors)
+    alike = Lookalikes.find(texts, texts, counts > 0, torch.arange(n_items))
+    return tower, tower.space(pairs, near, alike, vectors, counts), pairs, counts, episodes
 
 
 def test_the_sampled_softmax_approaches_the_full_one():
@@ -267,7 +270,7 @@ def test_a_host_s_factors_take_the_place_of_the_symmetric_channel(shop, encoder)
     factors = ItemFactors(ids, rng.normal(size=(250, 8)), unseen_users=users[:200])
     recommender = Recommender(encoder, config=SMALL, rng=0)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=factors)
-    assert list(recommender.info()["channels"]) == ["host", "directed", "trend", "text", "popularity"]
+    assert list(recommender.info()["channels"]) == ["host", "directed", "trend", "text", "new", "popularity"]
     assert not any("unseen_users" in note for note in report.notes)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=replace(factors, unseen_users=()))
     assert any("unseen_users" in note for note in report.notes)

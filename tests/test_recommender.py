@@ -179,7 +179,7 @@ def test_new_items_are_found_by_their_text_and_can_be_changed_and_removed(own, s
     )
     assert own.info()["items"] == 302
     assert own.adapt_user(["p1", "p2"]) == before  # a new item changes nobody's query
-    assert own.similar_items("pen", k=1)[0].item == "p7"  # the same text
+    assert "p7" in names(own.similar_items("pen", k=5))  # the same text
     assert len(own.recommend(before, k=400)) == 300
 
     own.update_items(pl.DataFrame({"item_id": ["pen"], "title": ["one"]}))

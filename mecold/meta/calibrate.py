@@ -4,7 +4,7 @@ For each knot of the number of shots: one gain per channel of the query, and one
 kept only if it beats the present gains by two of its own standard errors, so that noise is not chased.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from mecold.head import KNOTS, Coefficients, PreferenceHead
 from mecold.meta.crossfit import Views
 from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
-from mecold.metrics import discounted_gain
+from mecold.metrics import discounted_gain, ideal_gain
 from mecold.tower import ItemSpace, ItemTower
 
 _SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
@@ -98,23 +98,33 @@ def _fitted(found: Candidates, gain: Tensor, share: Tensor, popularity: int) -> 
     """The best gains, from where they are or from popularity alone; where the two are level, popularity has it."""
     alone = torch.zeros_like(gain)
     alone[popularity] = 1.0
-    rich, plain = _ascend(found, gain, share), _ascend(found, alone, torch.zeros_like(share))
-    return rich if _better(found.ndcg(*rich), found.ndcg(*plain)) else plain
+    rich, plain = ascend(found, gain, share), ascend(found, alone, torch.zeros_like(share))
+    return rich if better(found.ndcg(*rich), found.ndcg(*plain)) else plain
 
 
-def _better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
+def better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
     """True if the mean over users rose by more than so many of its standard errors."""
     difference = then - now
     return bool(difference.mean() > errors * difference.std() / len(difference) ** 0.5)
 
 
-def _ascend(found: Candidates, gain: Tensor, share: Tensor, sweeps: int = 3) -> tuple[Tensor, Tensor]:
-    """Coordinate ascent over the gains and the share of the inner loop, each in turn set to the best of `VALUES`."""
+def ascend(
+    found: Candidates, gain: Tensor, share: Tensor, *, fixed: Collection[int] = (), sweeps: int = 3
+) -> tuple[Tensor, Tensor]:
+    """Coordinate ascent over the gains and the share of the inner loop, each in turn set to the best of `VALUES`.
+
+    Args:
+        found: candidates.
+        gain: where the gains start.
+        share: where the share starts.
+        fixed: channels whose gain stays.
+        sweeps: most rounds.
+    """
     point = torch.cat([gain, share[None]])
     now = found.ndcg(point[:-1], point[-1])
     for _ in range(sweeps):
         before = point
-        for place in range(len(point)):
+        for place in (place for place in range(len(point)) if place not in fixed):
             best = now
             for value in VALUES:
                 tried = point.clone()
@@ -122,7 +132,7 @@ def _ascend(found: Candidates, gain: Tensor, share: Tensor, sweeps: int = 3) -> 
                 if not tried[:-1].any():
                     continue  # all level: a random order of so few candidates would look good
                 then = found.ndcg(tried[:-1], tried[-1])
-                if then.mean() > best.mean() and _better(then, now, errors=2.0):
+                if then.mean() > best.mean() and better(then, now, errors=2.0):
                     best, chosen = then, tried
             if best is not now:
                 point, now = chosen, best
@@ -154,7 +164,7 @@ def _collect(
             batch = users.take(torch.from_numpy(picked[start : start + step]))
             episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
             parts.append(_candidates(head, space, episodes, coefficients))
-    return _joined(parts)
+    return joined(parts)
 
 
 def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
@@ -179,7 +189,7 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     pool = (pool | relevant) & torch.isfinite(hidden[0])
     columns = pool.to(torch.int8).topk(int(pool.sum(1).max()), dim=1).indices
     count = episodes.query_mask.sum(1).clamp(max=10)
-    ideal = torch.cumsum(1 / torch.log2(torch.arange(2.0, 12.0, device=count.device)), 0)[count.clamp(min=1) - 1]
+    ideal = ideal_gain(count, 10)
     keep = count > 0
     prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
     hit, valid = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
@@ -187,7 +197,7 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     return Candidates(prior_scores, moved_scores, hit, valid, ideal[keep], chance.to(ideal.device))
 
 
-def _joined(parts: Sequence[Candidates]) -> Candidates:
+def joined(parts: Sequence[Candidates]) -> Candidates:
     """All batches as one, padded to the widest."""
     width = max(part.valid.shape[1] for part in parts)
 

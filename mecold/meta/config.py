@@ -30,6 +30,8 @@ class TrainConfig:
         full_softmax_items: above this catalogue size the softmax is sampled.
         negatives: how many items the sampled softmax draws per step.
         calibrate: fit the gains on nDCG@10 of cross-fitted users after training.
+        new_item_cost: share of nDCG@10 that may be given up, were a fifth of the catalogue new, for new items to be seen; never
+            beyond their share of what users like.
     """
 
     folds: int = 3
@@ -50,12 +52,14 @@ class TrainConfig:
     full_softmax_items: int = 50_000
     negatives: int = 8192
     calibrate: bool = True
+    new_item_cost: float = 0.05
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
             ("item_dropout", 0.0, 0.9), ("focus", 0.0, 1.0), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
+            ("new_item_cost", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

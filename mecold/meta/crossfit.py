@@ -11,6 +11,7 @@ from torch import Tensor
 import mecold.trend as trend
 from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
+from mecold.lookalikes import Lookalikes, directions
 from mecold.meta.config import MetaConfig
 from mecold.neighbours import Neighbours, fit_neighbours
 from mecold.tower import ItemSpace, ItemTower
@@ -23,18 +24,21 @@ class View:
     Args:
         pairs: factor channels by name.
         near: neighbour lists.
+        alike: lookalikes of every item.
         counts: users per item.
         vectors: text vectors.
     """
 
     pairs: Mapping[str, FactorPair]
     near: Neighbours
+    alike: Lookalikes
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
-    def space(self, tower: ItemTower, cold: Tensor | None = None, vectors: Tensor | None = None) -> ItemSpace:
+    def space(self, tower: ItemTower, dropped: Tensor | None = None, vectors: Tensor | None = None) -> ItemSpace:
         """The item space under a tower; `vectors` replaces the text vectors (augmented ones in training)."""
-        return tower.space(self.pairs, self.near, self.vectors if vectors is None else vectors, self.counts, cold)
+        vectors = self.vectors if vectors is None else vectors
+        return tower.space(self.pairs, self.near, self.alike, vectors, self.counts, dropped)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def cross_fit(
     total = parts[0]
     for part_stats in parts[1:]:
         total = total.plus(part_stats)
+    touched = torch.from_numpy(total.counts > 0).to(device)
+    texts = directions(vectors)
+    alike = Lookalikes.find(texts, texts, touched, torch.arange(n_items, device=device))
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     def view(stats: Moments) -> View:
@@ -100,7 +107,7 @@ def cross_fit(
             found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
             pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
         near = fit_neighbours(stats.together, stats.counts, settings.neighbours).to(device)
-        return View(pairs, near, torch.from_numpy(stats.counts).to(device), vectors)
+        return View(pairs, near, alike, torch.from_numpy(stats.counts).to(device), vectors)
 
     centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
     persistence = 0.0 if total.by_time is None else trend.persistence_of(torch.from_numpy(total.by_time))

@@ -13,6 +13,7 @@ from mecold.factors import ItemFactors
 from mecold.head import PreferenceHead
 from mecold.interactions import Interactions
 from mecold.meta.calibrate import calibrate
+from mecold.meta.cold import calibrate_cold
 from mecold.meta.config import MetaConfig
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import labels_of, opening
@@ -62,7 +63,7 @@ def fit(
     eligible = _eligible(log, labels, config, factors, report)
     views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.pair(catalog))
     device = vectors.device
-    tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]))
+    tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]), len(views.whole.pairs) + 3)
     tower.start_from(vectors.cpu(), views.whole.counts.cpu())
     tower.to(device)
     head = PreferenceHead(tower.layout(views.whole.pairs), config.head)
@@ -80,6 +81,7 @@ def fit(
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(tower, head, views, users, everyone, settings.query, rng=rng)
+        gains |= calibrate_cold(tower, head, views, users, everyone, settings.new_item_cost, rng=rng)
         report.record(int(report.events[-1]["step"]), gains, trackers)
     for module in (tower, head):
         module.requires_grad_(requires_grad=False).eval()

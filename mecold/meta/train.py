@@ -153,7 +153,7 @@ def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.G
     """The view's space with some items made cold and the text vectors disturbed."""
     vectors = view.vectors
     device = vectors.device
-    cold = torch.rand(len(vectors), generator=noise, device=device) < config.item_dropout
+    dropped = torch.rand(len(vectors), generator=noise, device=device) < config.item_dropout
     if config.text_dropout:
         kept = torch.rand(vectors.shape[1], generator=noise, device=device) >= config.text_dropout
         vectors = vectors * kept / (1 - config.text_dropout)
@@ -161,7 +161,7 @@ def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.G
         scale = config.noise * vectors.abs().mean()
         has_text = (view.vectors != 0).any(1, keepdim=True)
         vectors = vectors + has_text * scale * torch.randn(vectors.shape, generator=noise, device=device)
-    return view.space(tower, cold, vectors)
+    return view.space(tower, dropped, vectors)
 
 
 def episode_loss(

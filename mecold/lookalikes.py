@@ -1,0 +1,85 @@
+"""Stand-ins for items that nobody has touched: what the items with the nearest texts have, averaged.
+
+On the shops tried a mean over text neighbours beats a linear map from text to factors by half (bench/LEDGER.md).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+NEAREST = 20
+SHARPNESS = 20.0  # a neighbour's weight is exp(SHARPNESS * cosine)
+TRUST = 20.0  # users at which a neighbour's own vector counts half
+_PAIRS_AT_ONCE = 1 << 25  # 128 MB of cosines
+
+
+@dataclass(frozen=True)
+class Lookalikes:
+    """For each of some items, rows of items with texts like its own.
+
+    Args:
+        rows: rows of the catalogue.
+        likeness: exp(SHARPNESS * (cosine - 1)); 0 where there is none.
+    """
+
+    rows: Int[Tensor, "some nearest"]
+    likeness: Float[Tensor, "some nearest"]
+
+    @classmethod
+    def find(
+        cls,
+        texts: Float[Tensor, "some dim"],
+        among: Float[Tensor, "items dim"],
+        usable: Bool[Tensor, " items"],
+        own: Int[Tensor, " some"] | None = None,
+    ) -> "Lookalikes":
+        """The nearest usable items of each text.
+
+        Args:
+            texts: unit vectors; a zero vector (no text) has no lookalike.
+            among: unit vectors of the catalogue.
+            usable: True for items that may stand in.
+            own: row of each text in the catalogue, never its own lookalike; None if they are not in it.
+        """
+        size = min(NEAREST, len(among))
+        rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
+        likeness = torch.zeros(len(texts), size, device=among.device)
+        bad = ~usable | (among == 0).all(1)
+        step = max(1, _PAIRS_AT_ONCE // len(among))
+        for start in range(0, len(texts), step):
+            part = slice(start, start + step)
+            cosine = (texts[part] @ among.T).masked_fill(bad, -torch.inf)
+            if own is not None:
+                cosine.scatter_(1, own[part, None], -torch.inf)
+            best = cosine.topk(size, dim=1)
+            there = (texts[part] != 0).any(1, keepdim=True)
+            rows[part] = best.indices
+            likeness[part] = torch.where(there, torch.exp(SHARPNESS * (best.values - 1)), 0.0)
+        return cls(rows, likeness)
+
+    def of(self, some: Tensor) -> "Lookalikes":
+        """Those of a few of the items."""
+        return Lookalikes(self.rows[some], self.likeness[some])
+
+    def mean(self, table: Float[Tensor, "items width"], counts: Float[Tensor, " items"]) -> Float[Tensor, "some width"]:
+        """Weighted mean of the lookalikes' rows of a table; zeros where there is no lookalike that anybody has touched.
+
+        Args:
+            table: what to average.
+            counts: users per item; 0 for an item that must not stand in.
+        """
+        weight = self.likeness * (counts / (counts + TRUST))[self.rows]
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+        total = table.new_zeros(len(self.rows), table.shape[1])
+        for place in range(self.rows.shape[1]):  # one neighbour at a time: all at once would take twenty tables
+            total += weight[:, place, None] * table[self.rows[:, place]]
+        return total
+
+
+def directions(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+    """Text vectors, centred and scaled to length 1; an item without text stays at zero."""
+    has_text = (vectors != 0).any(1, keepdim=True)
+    center = vectors.sum(0) / has_text.sum().clamp(min=1)
+    return torch.where(has_text, torch.nn.functional.normalize(vectors - center, dim=1), 0.0)
