@@ -214,7 +214,7 @@ class ItemTower(nn.Module):
             alike: lookalikes of every item.
             vectors: text vectors.
             counts: users per item; an item with none is cold.
-            dropped: items to treat as cold whatever their count (drawn at random in training).
+            dropped: items to treat as cold whatever their count.
         """
         cold = (counts == 0) if dropped is None else dropped | (counts == 0)
         nothing = counts.new_zeros(len(counts), 0)

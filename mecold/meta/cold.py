@@ -23,9 +23,11 @@ from mecold.support import Support, support_of
 from mecold.tower import ItemSpace, ItemTower, Query
 
 SHARE = 0.2  # of the items are treated as new
+DRAWS = 3  # of new items, so that it matters less which they are
+_SCORES_AT_ONCE = 1 << 27  # users x new items x channels: 512 MB
 SHOTS = 10
 LEAST_SHOTS = 3
-LEAST_USERS = 30
+LEAST_USERS = 100
 _BATCH = 256
 
 
@@ -100,7 +102,7 @@ def calibrate_cold(
     cost: float,
     *,
     rng: np.random.Generator,
-    limit: int = 3000,
+    limit: int = 6000,
 ) -> dict[str, float]:
     """Fit the tower's gains of new items, and what the head gives for newness, in place.
 
@@ -111,17 +113,20 @@ def calibrate_cold(
         users: first items of every user.
         chosen: users to calibrate on, by fold.
         cost: share of the best nDCG@10 that may be given up where new items are a fifth of the catalogue.
-        rng: draws the new items, and the users where there are more than `limit`.
-        limit: most users.
+        rng: draws the new items, and the users.
+        limit: most users; fewer where the catalogue is large.
 
     Returns:
         nDCG@10 among the new items before and after, and, per knot, their share of the first ten of all; nothing where
-        fewer than 30 users liked one.
+        fewer than 100 users liked one.
     """
     worlds = []
+    most = min(limit, int(_SCORES_AT_ONCE / (SHARE * len(views.whole.counts) * len(tower.cold_gain)))) // len(chosen)
     for view, pool in zip(views.folds, chosen, strict=True):
-        new = torch.from_numpy(rng.random(len(view.counts)) < SHARE).to(view.counts.device) & (view.counts > 0)
-        worlds.append((view, new, users.take(torch.from_numpy(rng.permutation(pool)[: limit // len(chosen)]))))
+        mixed = rng.permutation(np.repeat(pool, DRAWS))[:most]
+        for draw in range(DRAWS):
+            new = torch.from_numpy(rng.random(len(view.counts)) < SHARE).to(view.counts.device) & (view.counts > 0)
+            worlds.append((view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
 
     def cut(shots: int, least: int) -> list[tuple[Query, ItemSpace, Tensor, ColdEpisodes]]:
         c, parts = head.coefficients(), []
@@ -137,7 +142,8 @@ def calibrate_cold(
     channels, still = len(tower.cold_gain), tower.cold_gain.new_zeros(())
     among = joined([_among(head, *part) for part in parts])
     before = torch.ones_like(tower.cold_gain)
-    gain, _ = ascend(among, before, still, fixed={channels - 2, channels - 1})
+    gain, _ = ascend(among, before, still, fixed={channels - 2})
+    gain[-1].clamp_(max=1.0)  # it alone ranks items for a user without a history, where a guess must not outbid a count
     tower.cold_gain.copy_(gain)
     values = {
         f"cold/ndcg@10/{when}": float(among.ndcg(g, still).mean()) for when, g in (("before", before), ("after", gain))

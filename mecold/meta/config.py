@@ -22,7 +22,6 @@ class TrainConfig:
         epoch_users: most episodes per epoch, so that an epoch of a large log stays short.
         lr: step size of the outer optimiser (Adam).
         weight_decay: L2 on the text projection.
-        item_dropout: share of items whose factors and popularity are hidden in a step, so that text stands in.
         text_dropout: dropout on the text vectors.
         noise: standard deviation of Gaussian noise on the normalised text vectors, in units of their mean component.
         focus: how much the outer loss looks at the top of the list only (0 likelihood, 1 expected misses).
@@ -44,7 +43,6 @@ class TrainConfig:
     epoch_users: int = 10_000
     lr: float = 0.03
     weight_decay: float = 1e-3
-    item_dropout: float = 0.1
     text_dropout: float = 0.1
     noise: float = 0.0
     focus: float = 0.6
@@ -58,7 +56,7 @@ class TrainConfig:
         for name, low, high in (
             ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
-            ("item_dropout", 0.0, 0.9), ("focus", 0.0, 1.0), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
+            ("focus", 0.0, 1.0), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
             ("new_item_cost", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)

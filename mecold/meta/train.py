@@ -74,7 +74,7 @@ def train(
         users: first items of every user of the log.
         learners: who trains and who is held out.
         config: settings.
-        rng: draws episodes, noise and dropped items.
+        rng: draws episodes and noise.
         report: takes the curves.
         trackers: hear of every epoch.
         progress: show a progress bar.
@@ -150,10 +150,9 @@ def _batches(
 
 
 def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.Generator) -> ItemSpace:
-    """The view's space with some items made cold and the text vectors disturbed."""
+    """The view's space with the text vectors disturbed."""
     vectors = view.vectors
     device = vectors.device
-    dropped = torch.rand(len(vectors), generator=noise, device=device) < config.item_dropout
     if config.text_dropout:
         kept = torch.rand(vectors.shape[1], generator=noise, device=device) >= config.text_dropout
         vectors = vectors * kept / (1 - config.text_dropout)
@@ -161,7 +160,7 @@ def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.G
         scale = config.noise * vectors.abs().mean()
         has_text = (view.vectors != 0).any(1, keepdim=True)
         vectors = vectors + has_text * scale * torch.randn(vectors.shape, generator=noise, device=device)
-    return view.space(tower, dropped, vectors)
+    return view.space(tower, vectors=vectors)
 
 
 def episode_loss(
