@@ -148,6 +148,7 @@ class PreferenceHead(nn.Module):
         shots = support.shots.clamp(max=KNOTS[-1])
         found = self.stages(space, support, c)
         vector = embedding(shots, c.gain) * torch.lerp(found.prior, found.moved, embedding(shots, c.share))
+        vector = torch.cat([vector[:, :-2], c.newness[shots, None], vector[:, -1:]], dim=1)
         return Query(vector, support.rows, found.trust * c.near_gain[shots, None])
 
     def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> Stages:
@@ -177,7 +178,7 @@ class PreferenceHead(nn.Module):
             else torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
             for i, part in enumerate(self.layout.slices[:-2])
         ]
-        newness = c.newness[support.shots.clamp(max=KNOTS[-1])][:, None]
+        newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`: no part of what is adapted
         return torch.cat([*parts, newness, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]
 
     def _adapt(
