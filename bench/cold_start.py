@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from cold_start_tables import COUNTED, SHUFFLED, everything
 
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.registry import listed, members
 from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
 
-COUNTED = (
-    "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",
-)  # fmt: skip
 OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
 BASELINES = (
     "popularity,itemknn,userknn,rp3beta,ease,als,feature_als,content,faded_itemknn,faded_userknn,faded_ease,directed"
@@ -63,62 +62,25 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def run(data_dir: Path, name: str, protocol: str, systems: str, out: Path, shots: list[int] | None) -> dict[str, Any]:
-    folder = data_dir / name
-    dataset = Dataset.read(folder / "interactions.parquet", folder / "items.parquet", name=name)
+def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> dict[str, Any]:
+    log = pl.read_parquet(data_dir / name / "interactions.parquet")
+    if args.shuffled:  # without a time or a position, each history is ordered by a hash
+        log, name_of = log.drop("timestamp", "position", strict=False), name + SHUFFLED
+    else:
+        name_of = name
+    dataset = Dataset.read(log, data_dir / name / "items.parquet", name=name_of)
+    shots = [int(k) for k in args.shots.split(",")] if args.shots else None
     small = len(dataset.catalog.ids) <= BIG
-    chosen = listed(systems)
+    chosen = listed(args.systems)
     if small and protocol == "time":
         chosen = [member for system in chosen for member in members(system)]
     report = evaluate(
         chosen, dataset, protocol=protocol, shots=shots, tune=small and protocol != "time",
-        seeds=(0,) if protocol == "time" else (0, 1, 2),
+        seeds=(0,) if protocol == "time" else [int(seed) for seed in args.seeds.split(",")],
         reference="mecold" if "mecold" in [system.name for system in chosen] else None,
-        out=out / f"{name}-{protocol}{'' if shots is None else '-many'}", progress=True,
+        out=args.out / f"{name_of}-{protocol}{'' if shots is None else '-many'}", progress=True,
     )  # fmt: skip
     return slim(report.data)
-
-
-def table(results: list[dict[str, Any]], protocol: str, *, many: bool = False) -> str:
-    """Ratios of mecold to the envelopes, a row per set; `many`: of supports beyond ten items."""
-    rows = []
-    for one in results:
-        if one["protocol"] != protocol or "mecold" not in one["systems"] or (max(one["shots"]) > 10) != many:
-            continue
-        shots = [k for k in one["shots"] if k > 0]
-        means = one["systems"]["mecold"]["mean"]
-        marks = " / ".join(f"{means[str(k)]['ndcg@10']['mean']:.4f}" for k in one["shots"])
-        cells = []
-        for kind in ("all", "order-blind"):
-            ratios = one["envelope"][kind]["ratios"]["mecold"]
-            cells += [" / ".join(f"{ratios[str(k)]['ratio']:.3f}" for k in shots), f"{ratios['geometric_mean']:.3f}"]
-        rows.append(f"| {one['dataset']} | {marks} | {' | '.join(cells)} |")
-    if not rows:
-        return ""
-    head = ["set", "mecold nDCG@10 by k", "to the envelope", "mean", "to the order-blind envelope", "mean"]
-    return "\n".join([f"### {protocol} split", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""])
-
-
-def headline(results: list[dict[str, Any]], protocol: str) -> str:
-    """Geometric means over the sets that count."""
-    lines = []
-    for kind in ("all", "order-blind"):
-        marks = [
-            one["envelope"][kind]["ratios"]["mecold"][str(k)]["ratio"]
-            for one in results
-            if one["protocol"] == protocol
-            and one["dataset"] in COUNTED
-            and "mecold" in one["systems"]
-            and max(one["shots"]) <= 10
-            for k in one["shots"]
-            if k > 0
-        ]
-        if marks:
-            lines.append(
-                f"{protocol} split, {kind}: geometric mean {np.exp(np.mean(np.log(marks))):.3f}, least {min(marks):.3f} "
-                f"over {len(marks)} cells of the sets that count"
-            )
-    return "\n".join(lines)
 
 
 def picture(results: list[dict[str, Any]]) -> None:
@@ -158,32 +120,30 @@ def main() -> None:
     parser.add_argument("--protocols", default="user,time,item")
     parser.add_argument("--systems", default=f"mecold,{BASELINES}")
     parser.add_argument("--shots", help="other numbers of shots, such as 50,100; kept beside the usual ones")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--shuffled", action="store_true", help="take all order away")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the full reports")
     parser.add_argument("--json", type=Path, default=RESULTS / "cold_start.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     head = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(head, capture_output=True, text=True).stdout.strip()
-    shots = [int(k) for k in args.shots.split(",")] if args.shots else None
     kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
     results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
     for protocol in args.protocols.split(","):
         for name in args.sets.split(","):
             try:
-                found = run(args.data_dir, name, protocol, args.systems, args.out, shots)
+                found = run(args.data_dir, name, protocol, args)
             except ValueError as error:
                 print(f"{name}, {protocol}: {error}", flush=True)
                 continue
             results[found["dataset"], found["protocol"], tuple(found["shots"])] = found | {"commit": commit}
             args.json.parent.mkdir(exist_ok=True)
             write_text(args.json, json.dumps({"results": list(results.values())}))
-            print(table([found], protocol, many=max(found["shots"]) > 10), flush=True)
-    everything = list(results.values())
-    for protocol in ("user", "time", "item"):
-        print(table(everything, protocol))
-        print(table(everything, protocol, many=True))
-        print(headline(everything, protocol), "\n")
-    picture(everything)
+            print(f"{name}, {protocol}: done", flush=True)
+    found = list(results.values())
+    print(everything(found))
+    picture(found)
 
 
 if __name__ == "__main__":
