@@ -15,9 +15,10 @@ from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
 from mecold.lookalikes import Lookalikes, directions
 from mecold.losses import logq_correction, multi_positive_softmax
+from mecold.meta.calibrate import Candidates, ascend
 from mecold.meta.episodes import cut, opening
 from mecold.meta.train import episode_loss
-from mecold.metrics import hits, ndcg, recall, reciprocal_rank
+from mecold.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
 from mecold.neighbours import fit_neighbours
 from mecold.shop import make_shop
 from mecold.support import history, pad
@@ -201,6 +202,37 @@ def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
     assert torch.equal(
         scores.argsort(descending=True, stable=True), space.popularity.argsort(descending=True, stable=True)
     )
+
+
+def random_candidates(informative=None):
+    """Sixty users, forty candidates, three channels; relevant are the best by the informative channel."""
+    rng = torch.Generator().manual_seed(0)
+    prior, moved = (torch.randn(60, 40, 3, generator=rng) for _ in range(2))
+    truth = torch.randn(60, 40, generator=rng) if informative is None else prior[..., informative]
+    relevant = truth >= truth.topk(5, dim=1).values[:, -1:]
+    valid = torch.ones_like(relevant)
+    return Candidates(prior, moved, relevant, valid, ideal_gain(relevant.sum(1), 10), torch.zeros(60, 40))
+
+
+def test_a_line_through_a_point_gives_what_the_whole_sum_gives():
+    found, point = random_candidates(), torch.tensor([0.5, 2.0, 0.0, 0.7])
+    for place in range(4):
+        rest, direction = found.line(point, place)
+        for value in (0.0, 0.3, 5.0):
+            tried = point.clone()
+            tried[place] = value
+            torch.testing.assert_close(found.judged(rest + value * direction), found.ndcg(tried[:-1], tried[-1]))
+
+
+def test_the_ascent_finds_the_channel_that_tells_and_leaves_fixed_ones_alone():
+    found, start = random_candidates(informative=1), torch.ones(3)
+    before = found.ndcg(start, torch.tensor(1.0)).mean()
+    gain, share = ascend(found, start, torch.tensor(1.0))
+    after = found.ndcg(gain, share).mean()
+    assert after > 0.9 > before
+    assert gain[1] > 2 * max(gain[0], gain[2])
+    kept, _ = ascend(found, start, torch.tensor(1.0), fixed={0, 1})
+    assert kept[:2].tolist() == [1.0, 1.0]
 
 
 def test_parameters_between_two_knots_are_interpolated():

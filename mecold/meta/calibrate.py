@@ -46,10 +46,23 @@ class Candidates:
 
     def ndcg(self, gain: Float[Tensor, " channels"], share: float | Tensor) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
-        scores = self.prior @ gain + share * (self.moved @ gain)
+        return self.judged(self.prior @ gain + share * (self.moved @ gain))
+
+    def judged(self, scores: Float[Tensor, "users candidates"]) -> Float[Tensor, " users"]:
+        """nDCG@10 per user under these scores."""
         scores = (scores + self.chance).masked_fill(~self.valid, -torch.inf)
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal
+
+    def line(self, point: Float[Tensor, " places"], place: int) -> tuple[Tensor, Tensor]:
+        """Scores as `rest + value * direction` where one place of the point (gains, then the share) takes a value."""
+        gain, share = point[:-1], point[-1]
+        if place == len(gain):
+            return self.prior @ gain, self.moved @ gain
+        others = gain.clone()
+        others[place] = 0.0
+        rest = self.prior @ others + share * (self.moved @ others)
+        return rest, self.prior[..., place] + share * self.moved[..., place]
 
 
 @torch.no_grad()
@@ -126,12 +139,13 @@ def ascend(
         before = point
         for place in (place for place in range(len(point)) if place not in fixed):
             best = now
+            rest, direction = found.line(point, place)
             for value in VALUES:
                 tried = point.clone()
                 tried[place] = value
                 if not tried[:-1].any():
                     continue  # all level: a random order of so few candidates would look good
-                then = found.ndcg(tried[:-1], tried[-1])
+                then = found.judged(rest + value * direction)
                 if then.mean() > best.mean() and better(then, now, errors=2.0):
                     best, chosen = then, tried
             if best is not now:
