@@ -138,9 +138,11 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
     usable = ~(there.cold | shelf.dead)
     alike = Lookalikes.find(own, there.item[:, text], usable)
     counts = torch.where(usable, tower.counts(there.popularity), 0.0)
-    support, item = tower.stand_ins(
-        alike, own, there.support[:, factors], there.item[:, factors], counts, layout.widths[:-3]
+    sides, item, popularity = tower.stand_ins(
+        alike, there.support[:, factors], there.item[:, factors], counts, layout.widths[:-3]
     )
+    support = torch.cat([sides, own, popularity.new_zeros(len(own), 2)], dim=1)
+    item = torch.cat([item, tower.cold_gain[-3] * own, torch.ones_like(popularity), popularity], dim=1)
     near = Neighbours.none(len(own), there.near.rows.shape[1], own)
     return ItemSpace(
         support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool), model.gram

@@ -113,6 +113,27 @@ class ItemSpace:
         )
 
 
+@dataclass(frozen=True)
+class Frame:
+    """All of an item space that no learned parameter enters, so that a step of training makes the text channel only.
+
+    Args:
+        support: support sides of the factor channels.
+        fixed: item sides of the factor channels, newness and popularity.
+        text_gain: what the item side of the text channel is multiplied by.
+        near: neighbour lists.
+        cold: True for items that nobody has touched.
+        gram: mean outer product of `fixed`.
+    """
+
+    support: Float[Tensor, "items width"]
+    fixed: Float[Tensor, "items fixed"]
+    text_gain: Float[Tensor, "items 1"]
+    near: Neighbours
+    cold: Bool[Tensor, " items"]
+    gram: Float[Tensor, "fixed fixed"]
+
+
 class ItemTower(nn.Module):
     """The learned part of the item side: a bias-free projection of centred text vectors; gains of stand-ins.
 
@@ -166,20 +187,18 @@ class ItemTower(nn.Module):
     def stand_ins(
         self,
         alike: Lookalikes,
-        text: Float[Tensor, "some rank"],
         support: Float[Tensor, "items width"],
         item: Float[Tensor, "items width"],
         counts: Float[Tensor, " items"],
         widths: Sequence[int],
-    ) -> tuple[Float[Tensor, "some dim"], Float[Tensor, "some dim"]]:
-        """Support and item vectors of items that nobody has touched: their text, and what their lookalikes have.
+    ) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some width"], Float[Tensor, "some 1"]]:
+        """Both sides of the factors, and the popularity, of items that nobody has touched: what their lookalikes have.
 
         The item side of a factor grows with the root of an item's count: it is averaged per root, so that directions
         count and not fame, and scaled back. Each channel of the item side then has its calibrated gain.
 
         Args:
             alike: lookalikes of these items.
-            text: text channel of these items.
             support: support sides of the factor channels, all items.
             item: item sides of the factor channels, all items.
             counts: users per item; 0 for items that must not stand in.
@@ -190,47 +209,62 @@ class ItemTower(nn.Module):
         mean = alike.mean(table, counts)
         sides, size, popularity = mean[:, : support.shape[1]], mean[:, -2:-1], mean[:, -1:]
         factors = size * mean[:, support.shape[1] : -2]
-        zero, one = torch.zeros_like(popularity), torch.ones_like(popularity)
-        gain = torch.repeat_interleave(self.cold_gain, torch.tensor([*widths, text.shape[1], 1, 1], device=text.device))
-        return (
-            torch.cat([sides, text, zero, zero], dim=1),
-            torch.cat([factors, text, one, popularity], dim=1) * gain,
-        )
+        gain = torch.repeat_interleave(self.cold_gain[:-3], torch.tensor(widths, dtype=torch.long, device=root.device))
+        return sides, factors * gain, popularity * self.cold_gain[-1]
 
-    def space(
+    def frame(
         self,
         pairs: Mapping[str, FactorPair],
         near: Neighbours,
         alike: Lookalikes,
-        vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
         dropped: Tensor | None = None,
-    ) -> ItemSpace:
-        """The item space of a catalogue.
+    ) -> Frame:
+        """All of an item space but the text channel.
 
         Args:
             pairs: factor channels by name, in the layout's order.
             near: neighbour lists.
             alike: lookalikes of every item.
-            vectors: text vectors.
             counts: users per item; an item with none is cold.
             dropped: items to treat as cold whatever their count.
         """
         cold = (counts == 0) if dropped is None else dropped | (counts == 0)
         nothing = counts.new_zeros(len(counts), 0)
-        sides = [
+        support, item = (
             torch.cat([getattr(pair, side) for pair in pairs.values()] + [nothing], 1) for side in ("support", "item")
-        ]
-        text, popularity = self.text(vectors), self.popularity(counts)[:, None]
-        zero = torch.zeros_like(popularity)
-        support = torch.cat([sides[0], text, zero, zero], dim=1)
-        item = torch.cat([sides[1], text, zero, popularity], dim=1)
+        )
+        popularity = self.popularity(counts)[:, None]
         if cold.any():
             rows, warm = cold.nonzero()[:, 0], torch.where(cold, 0.0, counts)
-            widths = [pair.rank for pair in pairs.values()]
-            found = self.stand_ins(alike.of(rows), text[rows], sides[0], sides[1], warm, widths)
-            support, item = (side.index_copy(0, rows, new) for side, new in zip((support, item), found, strict=True))
-        return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold, gramian(item))
+            found = self.stand_ins(alike.of(rows), support, item, warm, [pair.rank for pair in pairs.values()])
+            support, item, popularity = (
+                old.index_copy(0, rows, new) for old, new in zip((support, item, popularity), found, strict=True)
+            )
+        fixed = torch.cat([item, cold[:, None].float(), popularity], dim=1)
+        text_gain = torch.where(cold, self.cold_gain[-3], 1.0)[:, None]
+        return Frame(support, fixed, text_gain, near.without(cold), cold, gramian(fixed))
+
+    def space(self, frame: Frame, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
+        """The item space of a catalogue.
+
+        Args:
+            frame: everything but the texts.
+            vectors: text vectors.
+        """
+        text = self.text(vectors)
+        own, factors, last = frame.text_gain * text, frame.fixed[:, :-2], frame.fixed[:, -2:]
+        support = torch.cat([frame.support, text, torch.zeros_like(last)], dim=1)
+        item = torch.cat([factors, own, last], dim=1)
+        cross = frame.fixed.T @ own / len(own)
+        gram = torch.cat(
+            [
+                torch.cat([frame.gram[:-2, :-2], cross[:-2], frame.gram[:-2, -2:]], dim=1),
+                torch.cat([cross[:-2].T, gramian(own), cross[-2:].T], dim=1),
+                torch.cat([frame.gram[-2:, :-2], cross[-2:], frame.gram[-2:, -2:]], dim=1),
+            ]
+        )
+        return ItemSpace(support, item, frame.near, item[:, -1].contiguous(), frame.cold, gram)
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""

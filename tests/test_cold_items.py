@@ -67,7 +67,7 @@ def test_a_cold_item_has_the_direction_of_its_twin_at_a_typical_size_and_a_warm_
     lists = Neighbours(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
 
     with torch.no_grad():
-        space = tower.space({"symmetric": pair}, lists, alike, vectors, counts)
+        space = tower.space(tower.frame({"symmetric": pair}, lists, alike, counts), vectors)
 
     torch.testing.assert_close(space.item[5, :4], pair.item[5])
     torch.testing.assert_close(space.support[0, :4], pair.support[5], rtol=0.02, atol=0.02)
@@ -78,6 +78,7 @@ def test_a_cold_item_has_the_direction_of_its_twin_at_a_typical_size_and_a_warm_
     assert space.cold.nonzero()[:, 0].tolist() == [0]
     torch.testing.assert_close(tower.counts(tower.popularity(counts)), counts, rtol=1e-4, atol=1e-3)
     assert not space.near.values[0].any()
+    torch.testing.assert_close(space.gram, space.item.T @ space.item / 30, rtol=1e-4, atol=1e-5)
 
 
 def test_cold_episodes_are_the_first_known_items_and_the_new_ones_that_were_liked():

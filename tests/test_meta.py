@@ -161,7 +161,7 @@ def world(n_items=200):
     near = fit_neighbours(stats.together, stats.counts, 20)
     texts = directions(vectors)
     alike = Lookalikes.find(texts, texts, counts > 0, torch.arange(n_items))
-    return tower, tower.space(pairs, near, alike, vectors, counts), pairs, counts, episodes
+    return tower, tower.space(tower.frame(pairs, near, alike, counts), vectors), pairs, counts, episodes
 
 
 def test_the_sampled_softmax_approaches_the_full_one():

@@ -14,7 +14,7 @@ from mecold.interactions import Interactions
 from mecold.lookalikes import Lookalikes, directions
 from mecold.meta.config import MetaConfig
 from mecold.neighbours import Neighbours, fit_neighbours
-from mecold.tower import ItemSpace, ItemTower
+from mecold.tower import Frame, ItemSpace, ItemTower
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,13 @@ class View:
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
-    def space(self, tower: ItemTower, dropped: Tensor | None = None, vectors: Tensor | None = None) -> ItemSpace:
-        """The item space under a tower; `vectors` replaces the text vectors (augmented ones in training)."""
-        vectors = self.vectors if vectors is None else vectors
-        return tower.space(self.pairs, self.near, self.alike, vectors, self.counts, dropped)
+    def frame(self, tower: ItemTower, dropped: Tensor | None = None) -> Frame:
+        """The item space but for the texts; `dropped` items are treated as cold."""
+        return tower.frame(self.pairs, self.near, self.alike, self.counts, dropped)
+
+    def space(self, tower: ItemTower, dropped: Tensor | None = None) -> ItemSpace:
+        """The item space under a tower."""
+        return tower.space(self.frame(tower, dropped), self.vectors)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from mecold.head import PreferenceHead
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.config import TrainConfig
-from mecold.meta.crossfit import View, Views
+from mecold.meta.crossfit import Views
 from mecold.meta.episodes import Episodes, Opening, cut, draw_shots, telling
 from mecold.meta.report import FitReport, Tracker
 from mecold.metrics import hits, ndcg
-from mecold.tower import ItemSpace, ItemTower, Query
+from mecold.tower import Frame, ItemSpace, ItemTower, Query
 
 CHECK_SHOTS = (0, 1, 3, 5, 10)
 """Numbers of shots at which held-out users are ranked after each epoch."""
@@ -87,10 +87,11 @@ def train(
             {"params": head.parameters(), "lr": config.lr},
         ]
     )
+    frames = [view.frame(tower) for view in views.folds]
     best, best_score, best_epoch = _parameters(tower, head), -1.0, 0
     with tqdm(range(config.epochs + 1), desc="meta-training", unit="epoch", disable=not progress) as bar:
         for epoch in bar:
-            losses = _epoch(tower, head, views, users, learners, config, optimiser, rng, noise) if epoch else []
+            losses = _epoch(tower, head, views, frames, users, learners, config, optimiser, rng, noise) if epoch else []
             values = held_out_ndcg(tower, head, views, users, learners.held_out, config.query)
             if losses:
                 values["loss"] = float(np.mean(losses))
@@ -114,6 +115,7 @@ def _epoch(
     tower: ItemTower,
     head: PreferenceHead,
     views: Views,
+    frames: Sequence[Frame],
     users: Opening,
     learners: Learners,
     config: TrainConfig,
@@ -126,7 +128,7 @@ def _epoch(
         picked = users.take(torch.from_numpy(chosen))
         episodes = cut(picked, draw_shots(picked.lengths, config.max_shots, rng), config.query)
         view = views.folds[fold]
-        space = _augmented(view, tower, config, noise)
+        space = tower.space(frames[fold], _augmented(view.vectors, config, noise))
         loss = episode_loss(head, space, episodes.to(space.item.device), view.counts, config, noise)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -149,18 +151,19 @@ def _batches(
         yield batches[i]
 
 
-def _augmented(view: View, tower: ItemTower, config: TrainConfig, noise: torch.Generator) -> ItemSpace:
-    """The view's space with the text vectors disturbed."""
-    vectors = view.vectors
-    device = vectors.device
+def _augmented(
+    vectors: Float[Tensor, "items text_dim"], config: TrainConfig, noise: torch.Generator
+) -> Float[Tensor, "items text_dim"]:
+    """Text vectors with some dimensions dropped and with noise."""
+    found, device = vectors, vectors.device
     if config.text_dropout:
         kept = torch.rand(vectors.shape[1], generator=noise, device=device) >= config.text_dropout
-        vectors = vectors * kept / (1 - config.text_dropout)
+        found = found * kept / (1 - config.text_dropout)
     if config.noise:
-        scale = config.noise * vectors.abs().mean()
-        has_text = (view.vectors != 0).any(1, keepdim=True)
-        vectors = vectors + has_text * scale * torch.randn(vectors.shape, generator=noise, device=device)
-    return view.space(tower, vectors=vectors)
+        scale = config.noise * found.abs().mean()
+        has_text = (vectors != 0).any(1, keepdim=True)
+        found = found + has_text * scale * torch.randn(found.shape, generator=noise, device=device)
+    return found
 
 
 def episode_loss(
