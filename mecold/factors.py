@@ -24,6 +24,8 @@ from mecold.errors import InvalidDataError, few
 from mecold.ridge import damped_cholesky, prefixes
 from mecold.types import ItemId
 
+RECENT = 1000  # of a user's items, the last so many are neighbours of each other: a bound on memory
+
 
 @dataclass(frozen=True)
 class FactorConfig:
@@ -121,7 +123,8 @@ class Moments:
 
     Args:
         counts: users per item, over the whole catalogue.
-        together: `X'X`, over the whole catalogue.
+        together: `X'X` over the fitted items.
+        common: users that two items have in common, over the whole catalogue, among each user's last `RECENT` items.
         past: `S'S` over the fitted items, S the faded prefixes.
         ahead: `S'T` over the fitted items, T the items that follow.
         by_time: interactions per item and bin of time, over the whole catalogue.
@@ -129,6 +132,7 @@ class Moments:
 
     counts: Float32[np.ndarray, " items"]
     together: sp.csr_matrix
+    common: sp.csr_matrix
     past: sp.csr_matrix | None
     ahead: sp.csr_matrix | None
     by_time: Float32[np.ndarray, "items bins"] | None = None
@@ -142,7 +146,9 @@ class Moments:
         return self._combine(other, operator.add)
 
     def _combine(self, other: "Moments", op: Callable[[Any, Any], Any]) -> "Moments":
-        pairs = [(getattr(self, n), getattr(other, n)) for n in ("counts", "together", "past", "ahead", "by_time")]
+        pairs = [
+            (getattr(self, n), getattr(other, n)) for n in ("counts", "together", "common", "past", "ahead", "by_time")
+        ]
         return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))
 
 
@@ -176,14 +182,16 @@ def moments(
     users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     keep = column[items] >= 0
     width = len(fitted)
-    X = sp.csr_matrix((weights, (users, items)), (len(offsets) - 1, n_items))
+    X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
+    late = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(items)) <= RECENT
+    have = sp.csr_matrix((np.ones(late.sum(), np.float32), (users[late], items[late])), (len(offsets) - 1, n_items))
     past = ahead = None
     if config.directed_rank:
         S, T = prefixes(
             column[items[keep]], users[keep], width, past=config.past, fade=config.fade, window=config.window
         )
         past, ahead = (S.T @ S).tocsr(), (S.T @ T).tocsr()
-    return Moments(counts, (X.T @ X).tocsr(), past, ahead)
+    return Moments(counts, (X.T @ X).tocsr(), (have.T @ have).tocsr(), past, ahead)
 
 
 def fit_pairs(
@@ -200,8 +208,7 @@ def fit_pairs(
 
     pairs: dict[str, FactorPair] = {}
     if config.symmetric_rank:
-        together = stats.together[fitted][:, fitted]
-        pairs["symmetric"] = _ease(dense(together), config.l2, config.symmetric_rank, rng)
+        pairs["symmetric"] = _ease(dense(stats.together), config.l2, config.symmetric_rank, rng)
     if config.directed_rank and stats.past is not None and stats.ahead is not None:
         pairs["directed"] = _directed(dense(stats.past), dense(stats.ahead), config.l2, config.directed_rank, rng)
     return {name: _spread(_balanced(pair), fitted, len(stats.counts)) for name, pair in pairs.items()}

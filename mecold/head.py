@@ -185,6 +185,9 @@ class PreferenceHead(nn.Module):
         self, prior: Tensor, space: ItemSpace, support: Support, shots: Tensor, c: Coefficients
     ) -> Float[Tensor, "users dim"]:
         rows = embedding(support.rows, space.item)
+        rows = torch.cat(
+            [rows[..., :-2], torch.zeros_like(rows[..., :1]), rows[..., -1:]], dim=-1
+        )  # newness stands still
         labels = support.labels * c.target
         if self.config.inner == "closed_form":
             return solve(

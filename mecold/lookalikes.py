@@ -59,10 +59,6 @@ class Lookalikes:
             likeness[part] = torch.where(there, torch.exp(SHARPNESS * (best.values - 1)), 0.0)
         return cls(rows, likeness)
 
-    def of(self, some: Tensor) -> "Lookalikes":
-        """Those of a few of the items."""
-        return Lookalikes(self.rows[some], self.likeness[some])
-
     def mean(self, table: Float[Tensor, "items width"], counts: Float[Tensor, " items"]) -> Float[Tensor, "some width"]:
         """Weighted mean of the lookalikes' rows of a table; zeros where there is no lookalike that anybody has touched.
 
@@ -76,10 +72,3 @@ class Lookalikes:
         for place in range(self.rows.shape[1]):  # one neighbour at a time: all at once would take twenty tables
             total += weight[:, place, None] * table[self.rows[:, place]]
         return total
-
-
-def directions(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
-    """Text vectors, centred and scaled to length 1; an item without text stays at zero."""
-    has_text = (vectors != 0).any(1, keepdim=True)
-    center = vectors.sum(0) / has_text.sum().clamp(min=1)
-    return torch.where(has_text, torch.nn.functional.normalize(vectors - center, dim=1), 0.0)

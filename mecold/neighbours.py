@@ -101,15 +101,15 @@ class Neighbours:
         return torch.stack([(weight * (entries == one[:, None])).sum(1) for one in wanted.T], dim=1)
 
 
-def fit_neighbours(together: sp.csr_matrix, counts: Float32[np.ndarray, " items"], width: int) -> Neighbours:
+def fit_neighbours(common: sp.csr_matrix, counts: Float32[np.ndarray, " items"], width: int) -> Neighbours:
     """The items with the largest shrunk cosine; scaled so that lists have length 1 on average.
 
     Args:
-        together: users that two items have in common, over the whole catalogue.
+        common: users that two items have in common, over the whole catalogue.
         counts: users per item.
         width: most neighbours.
     """
-    pairs = together.tocoo()
+    pairs = common.tocoo()
     real = (pairs.row != pairs.col) & (pairs.data > 0)
     row, column = pairs.row[real], pairs.col[real]
     value = (pairs.data[real] / (np.sqrt(counts[row] * counts[column]) + SHRINK)).astype(np.float32)

@@ -138,11 +138,10 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
     usable = ~(there.cold | shelf.dead)
     alike = Lookalikes.find(own, there.item[:, text], usable)
     counts = torch.where(usable, tower.counts(there.popularity), 0.0)
-    sides, item, popularity = tower.stand_ins(
-        alike, there.support[:, factors], there.item[:, factors], counts, layout.widths[:-3]
-    )
-    support = torch.cat([sides, own, popularity.new_zeros(len(own), 2)], dim=1)
-    item = torch.cat([item, tower.cold_gain[-3] * own, torch.ones_like(popularity), popularity], dim=1)
+    widths = dict(zip(layout.names[:-3], layout.widths[:-3], strict=True))
+    sides, items, last = tower.stand_ins(alike, there.support[:, factors], there.item[:, factors], counts, widths)
+    support = torch.cat([sides, own, torch.zeros_like(last)], dim=1)
+    item = torch.cat([items, tower.cold_gain[-3] * own, last], dim=1)
     near = Neighbours.none(len(own), there.near.rows.shape[1], own)
     return ItemSpace(
         support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool), model.gram

@@ -7,7 +7,7 @@ channel it has the mean factors and the mean popularity of the items with texts 
 neighbour lists.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
 
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
+FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ItemSpace:
         near: neighbour lists.
         popularity: standardised log count, or its guess from the text; the last column of `item`.
         cold: True for items that nobody has touched: factors and popularity are guessed from the text.
-        gram: mean outer product of `item` over the catalogue.
+        gram: mean outer product of `item` over the catalogue, newness left out.
     """
 
     support: Float[Tensor, "items dim"]
@@ -123,7 +124,7 @@ class Frame:
         text_gain: what the item side of the text channel is multiplied by.
         near: neighbour lists.
         cold: True for items that nobody has touched.
-        gram: mean outer product of `fixed`.
+        gram: mean outer product of `fixed`, newness left out.
     """
 
     support: Float[Tensor, "items width"]
@@ -190,33 +191,46 @@ class ItemTower(nn.Module):
         support: Float[Tensor, "items width"],
         item: Float[Tensor, "items width"],
         counts: Float[Tensor, " items"],
-        widths: Sequence[int],
-    ) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some width"], Float[Tensor, "some 1"]]:
-        """Both sides of the factors, and the popularity, of items that nobody has touched: what their lookalikes have.
+        widths: Mapping[str, int],
+    ) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some width"], Float[Tensor, "some 2"]]:
+        """Both sides of the factors, newness and popularity of items that nobody has touched: what their lookalikes have.
 
-        The item side of a factor grows with the root of an item's count: it is averaged per root, so that directions
-        count and not fame, and scaled back. Each channel of the item side then has its calibrated gain.
+        The item side of a factor fitted on counts grows with the root of an item's count: it is averaged per root, so
+        that directions count and not fame, and scaled back. Each channel of the item side then has its calibrated gain.
+        A channel is averaged over the lookalikes that have it. An item without a lookalike is not recommended as new,
+        and has the popularity of one that nobody wants.
 
         Args:
             alike: lookalikes of these items.
             support: support sides of the factor channels, all items.
             item: item sides of the factor channels, all items.
             counts: users per item; 0 for items that must not stand in.
-            widths: widths of the factor channels.
+            widths: names and widths of the factor channels.
         """
         root = (counts + 1).sqrt()[:, None]
-        table = torch.cat([support, item / root, root, self.popularity(counts)[:, None]], dim=1)
-        mean = alike.mean(table, counts)
-        sides, size, popularity = mean[:, : support.shape[1]], mean[:, -2:-1], mean[:, -1:]
-        factors = size * mean[:, support.shape[1] : -2]
-        gain = torch.repeat_interleave(self.cold_gain[:-3], torch.tensor(widths, dtype=torch.long, device=root.device))
-        return sides, factors * gain, popularity * self.cold_gain[-1]
+        popularity = alike.mean(
+            torch.cat([torch.ones_like(root), root, self.popularity(counts)[:, None]], dim=1), counts
+        )
+        known, size, guess = popularity[:, :1] > 0, popularity[:, 1:2], popularity[:, 2:]
+        sides, items, start = [support[:0].new_zeros(len(known), 0)], [item[:0].new_zeros(len(known), 0)], 0
+        for (name, width), gain in zip(widths.items(), self.cold_gain[:-3], strict=True):
+            part = slice(start, start + width)
+            has = ((support[:, part] != 0) | (item[:, part] != 0)).any(1)
+            scale = root if name in FITTED else torch.ones_like(root)
+            mean = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has)
+            sides.append(mean[:, :width])
+            items.append(mean[:, width:] * gain * (size if name in FITTED else 1.0))
+            start += width
+        guess = torch.minimum(guess, guess * self.cold_gain[-1])  # a guess must not outbid a count
+        guess = torch.where(known, guess, self.popularity(torch.zeros_like(guess[:, 0]))[:, None])
+        return torch.cat(sides, dim=1), torch.cat(items, dim=1), torch.cat([known.to(guess.dtype), guess], dim=1)
 
+    @torch.no_grad()
     def frame(
         self,
         pairs: Mapping[str, FactorPair],
         near: Neighbours,
-        alike: Lookalikes,
+        vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
         dropped: Tensor | None = None,
     ) -> Frame:
@@ -225,7 +239,7 @@ class ItemTower(nn.Module):
         Args:
             pairs: factor channels by name, in the layout's order.
             near: neighbour lists.
-            alike: lookalikes of every item.
+            vectors: text vectors; lookalikes are looked for in the text channel as it is now.
             counts: users per item; an item with none is cold.
             dropped: items to treat as cold whatever their count.
         """
@@ -234,16 +248,19 @@ class ItemTower(nn.Module):
         support, item = (
             torch.cat([getattr(pair, side) for pair in pairs.values()] + [nothing], 1) for side in ("support", "item")
         )
-        popularity = self.popularity(counts)[:, None]
+        last = torch.stack([torch.zeros_like(counts), self.popularity(counts)], dim=1)
         if cold.any():
-            rows, warm = cold.nonzero()[:, 0], torch.where(cold, 0.0, counts)
-            found = self.stand_ins(alike.of(rows), support, item, warm, [pair.rank for pair in pairs.values()])
-            support, item, popularity = (
-                old.index_copy(0, rows, new) for old, new in zip((support, item, popularity), found, strict=True)
+            rows, text = cold.nonzero()[:, 0], self.text(vectors)
+            alike = Lookalikes.find(text[rows], text, ~cold)
+            widths = {name: pair.rank for name, pair in pairs.items()}
+            found = self.stand_ins(alike, support, item, torch.where(cold, 0.0, counts), widths)
+            support, item, last = (
+                old.index_copy(0, rows, new) for old, new in zip((support, item, last), found, strict=True)
             )
-        fixed = torch.cat([item, cold[:, None].float(), popularity], dim=1)
+        fixed = torch.cat([item, last], dim=1)
+        adapted = torch.cat([item, torch.zeros_like(last[:, :1]), last[:, 1:]], dim=1)
         text_gain = torch.where(cold, self.cold_gain[-3], 1.0)[:, None]
-        return Frame(support, fixed, text_gain, near.without(cold), cold, gramian(fixed))
+        return Frame(support, fixed, text_gain, near.without(cold), cold, gramian(adapted))
 
     def space(self, frame: Frame, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
         """The item space of a catalogue.
@@ -257,6 +274,7 @@ class ItemTower(nn.Module):
         support = torch.cat([frame.support, text, torch.zeros_like(last)], dim=1)
         item = torch.cat([factors, own, last], dim=1)
         cross = frame.fixed.T @ own / len(own)
+        cross = torch.cat([cross[:-2], torch.zeros_like(cross[:1]), cross[-1:]])
         gram = torch.cat(
             [
                 torch.cat([frame.gram[:-2, :-2], cross[:-2], frame.gram[:-2, -2:]], dim=1),

@@ -13,10 +13,11 @@ from mecold import Recommender
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
 from mecold.factors import FactorPair
-from mecold.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes, directions
-from mecold.meta.cold import cold_episodes
+from mecold.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
+from mecold.meta.cold import Full, cold_episodes, newness_of
 from mecold.meta.episodes import Opening
 from mecold.neighbours import Neighbours
+from mecold.shelf import cold_rows
 from mecold.tower import ItemTower
 
 
@@ -31,7 +32,7 @@ def catalogue(seed, items):
 @given(seed=st.integers(0, 9999), items=st.integers(1, 45))
 def test_a_stand_in_is_the_weighted_mean_of_the_nearest_usable_texts(seed, items):
     rng, vectors = catalogue(seed, items)
-    texts = directions(vectors)
+    texts = torch.nn.functional.normalize(vectors, dim=1)
     usable = torch.from_numpy(rng.random(items) < 0.8)
     counts = torch.from_numpy(rng.integers(0, 30, items).astype(np.float32))
     table = torch.from_numpy(rng.normal(size=(items, 2)).astype(np.float32))
@@ -49,36 +50,59 @@ def test_a_stand_in_is_the_weighted_mean_of_the_nearest_usable_texts(seed, items
         np.testing.assert_allclose(found[item], expected, atol=1e-3)
 
 
-def test_directions_are_centred_on_the_items_that_have_a_text():
-    vectors = torch.tensor([[3.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    assert directions(vectors).tolist() == [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
-
-
-def test_a_cold_item_has_the_direction_of_its_twin_at_a_typical_size_and_a_warm_one_keeps_its_own():
+def small_tower():
+    """Thirty items: 0 is cold, and its one lookalike is 5; 1 is cold and has no text; 6 has no symmetric factors."""
     rng, vectors = catalogue(1, 30)
-    vectors[0] = vectors[5] = torch.tensor([9.0, -7.0, 4.0])  # far from all others: its one lookalike
+    vectors[0] = vectors[5] = torch.tensor([90.0, -70.0, 40.0])  # far from all others
+    vectors[1] = 0.0
     counts = torch.from_numpy(rng.integers(1, 50, 30).astype(np.float32))
-    counts[0] = 0
-    pair = FactorPair(*(torch.from_numpy(rng.normal(size=(30, 4)).astype(np.float32)) for _ in range(2)))
-    tower = ItemTower(3, 2, 4)
+    counts[[0, 1]] = 0
+    pairs = {
+        name: FactorPair(*(torch.from_numpy(rng.normal(size=(30, 4)).astype(np.float32)) for _ in range(2)))
+        for name in ("symmetric", "trend")
+    }
+    pairs["symmetric"].item[6] = pairs["symmetric"].support[6] = 0.0
+    tower = ItemTower(3, 3, 5)
     tower.start_from(vectors, counts)
-    tower.cold_gain.copy_(torch.tensor([2.0, 3.0, 1.0, 0.5]))
-    alike = Lookalikes.find(directions(vectors), directions(vectors), counts > 0, torch.arange(30))
     lists = Neighbours(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
+    return tower, pairs, lists, vectors, counts
+
+
+def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
+    tower, pairs, lists, vectors, counts = small_tower()
+    tower.cold_gain.copy_(torch.tensor([2.0, 1.5, 3.0, 1.0, 0.5]))
 
     with torch.no_grad():
-        space = tower.space(tower.frame({"symmetric": pair}, lists, alike, counts), vectors)
+        space = tower.space(tower.frame(pairs, lists, vectors, counts), vectors)
 
-    torch.testing.assert_close(space.item[5, :4], pair.item[5])
-    torch.testing.assert_close(space.support[0, :4], pair.support[5], rtol=0.02, atol=0.02)
-    torch.testing.assert_close(space.item[0, :4], 2 * pair.item[5], rtol=0.02, atol=0.02)
-    torch.testing.assert_close(space.item[0, 4:6], 3 * tower.text(vectors)[5])
-    assert float(space.popularity[0]) == pytest.approx(0.5 * float(tower.popularity(counts)[5]), abs=0.02)
+    close = {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(space.item[5, :4], pairs["symmetric"].item[5])
+    torch.testing.assert_close(space.support[0, :4], pairs["symmetric"].support[5], **close)
+    torch.testing.assert_close(space.item[0, :4], 2 * pairs["symmetric"].item[5], **close)
+    torch.testing.assert_close(space.item[0, 4:8], 1.5 * pairs["trend"].item[5], **close)
+    torch.testing.assert_close(space.item[0, 8:11], 3 * tower.text(vectors)[5])
+    twin = float(tower.popularity(counts)[5])
+    assert float(space.popularity[0]) == pytest.approx(min(twin, 0.5 * twin), abs=0.02)
+    assert not space.item[1, :11].any()  # without a text there is no lookalike
+    assert float(space.popularity[1]) == float(tower.popularity(torch.zeros(1))[0])
     assert space.item[:, -2].tolist() == [1.0] + 29 * [0.0]
-    assert space.cold.nonzero()[:, 0].tolist() == [0]
+    assert space.cold.nonzero()[:, 0].tolist() == [0, 1]
     torch.testing.assert_close(tower.counts(tower.popularity(counts)), counts, rtol=1e-4, atol=1e-3)
     assert not space.near.values[0].any()
-    torch.testing.assert_close(space.gram, space.item.T @ space.item / 30, rtol=1e-4, atol=1e-5)
+    adapted = space.item.clone()
+    adapted[:, -2] = 0.0
+    torch.testing.assert_close(space.gram, adapted.T @ adapted / 30, rtol=1e-4, atol=1e-5)
+
+
+def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():
+    tower, pairs, lists, vectors, counts = small_tower()
+    vectors[6] = vectors[5]  # a second twin, without symmetric factors
+    with torch.no_grad():
+        space = tower.space(tower.frame(pairs, lists, vectors, counts), vectors)
+    torch.testing.assert_close(space.support[0, :4], pairs["symmetric"].support[5], rtol=0.02, atol=0.02)
+    trust = counts[5:7] / (counts[5:7] + TRUST)
+    mean = (trust[:, None] * pairs["trend"].item[5:7]).sum(0) / trust.sum()
+    torch.testing.assert_close(space.item[0, 4:8], mean, rtol=0.02, atol=0.02)
 
 
 def test_cold_episodes_are_the_first_known_items_and_the_new_ones_that_were_liked():
@@ -98,15 +122,17 @@ def test_cold_episodes_are_the_first_known_items_and_the_new_ones_that_were_like
         known = [row for row in history if not new[row[0]]]
         support = known[:4]
         liked = [row for row in history if row[1] > 0 and row not in support]
-        if len(support) >= 3 and any(new[row[0]] for row in liked):
-            expected.append((support, liked))
+        if len(support) >= 3 and liked:
+            expected.append((support, liked, history))
     assert len(found) == len(expected) > 20
-    for user, (support, liked) in enumerate(expected):
+    for user, (support, liked, history) in enumerate(expected):
         mask = found.support.mask[user]
         assert found.support.rows[user][mask].tolist() == [row[0] for row in support]
         assert found.support.labels[user][mask].tolist() == [row[1] for row in support]
         assert float(found.support.time[user]) == support[-1][2]
         assert found.items[user][found.after[user]].tolist() == [row[0] for row in liked if row[2] > support[-1][2]]
+        seen = [row[0] for row in history if row[2] <= support[-1][2]]
+        assert found.items[user][found.before[user]].tolist() == seen
         assert found.items[user][found.new[user]].tolist() == [row[0] for row in liked if new[row[0]]]
 
 
@@ -118,14 +144,71 @@ def test_new_items_are_ranked_above_plain_content_and_get_room_in_the_full_list(
     assert scores["mecold"]["full:ndcg@10"]["mean"] > scores["popularity"]["full:ndcg@10"]["mean"] + 0.02
 
 
-def test_an_item_added_later_stands_where_it_would_have_stood_had_it_been_there(shop, encoder):
+def lists_of(users=200, hits_known=0.5, hits_new=0.1, wanted=0.2):
+    """The best known items score 10 to 1, the best new ones 5 to -4; known ones are hits more often."""
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.cat([torch.arange(10, 0, -1.0), torch.arange(5, -5, -1.0)]).repeat(users, 1)
+    scores = (
+        scores
+        + torch.rand(users, 20, generator=rng)
+        + 10 * (torch.arange(20) >= 10) * torch.rand(users, 1, generator=rng)
+    )
+    chance = torch.tensor([hits_known] * 10 + [hits_new] * 10)
+    hit = torch.rand(users, 20, generator=rng) < chance
+    return Full(scores, hit, torch.full((users,), 10), torch.full((users,), int(10 * wanted)))
+
+
+def shown(full, bonus):
+    top = (full.scores + bonus * (torch.arange(20) >= 10)).topk(10, dim=1).indices
+    return float((top >= 10).float().mean())
+
+
+@pytest.mark.parametrize(("cost", "wanted"), [(0.0, 0.2), (0.05, 0.2), (0.05, 0.5), (1.0, 0.3), (1.0, 1.0)])
+def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted):
+    full = lists_of(wanted=wanted)
+
+    bonus, share = newness_of([full], cost)
+
+    def mark(bonus):
+        top = (full.scores + bonus * (torch.arange(20) >= 10)).topk(10, dim=1).indices
+        return float((full.hit.gather(1, top) / torch.log2(torch.arange(2.0, 12.0))).sum(1).mean())
+
+    assert share == pytest.approx(shown(full, bonus))
+    assert share <= wanted
+    best = max(mark(value) for value in np.linspace(-10, 20, 61) if shown(full, value) <= wanted)
+    assert mark(bonus) >= (1 - cost) * best - 0.02
+    if cost == 1.0:
+        assert share > min(wanted - 0.11, 0.3)  # nothing but the fair share holds it back, or that all see a new item
+
+
+def test_newness_of_a_catalogue_so_small_that_all_is_shown_is_nothing():
+    full = lists_of()
+    full.scores[:, 9] = -torch.inf  # nine known items
+    assert newness_of([full], 0.05) == (0.0, 0.0)
+
+
+def test_a_dozen_items_are_enough_for_a_fit(encoder, shop):
+    few = [f"p{row}" for row in range(12)]
+    log = pl.DataFrame(
+        [(f"u{u}", item) for u in range(150) for item in np.random.default_rng(u).permutation(few)[:8].tolist()],
+        schema=["user_id", "item_id"], orient="row",
+    )  # fmt: skip
+    recommender = Recommender(encoder, rng=0)
+    recommender.fit_meta(log, shop.items.filter(pl.col("item_id").is_in(few)))
+    assert len(recommender.recommend(recommender.adapt_user(["p1"]), k=20)) == 11
+
+
+def test_an_item_added_later_stands_where_a_fit_would_have_put_it(shop, encoder):
     late = ["p11", "p42", "p77"]
-    log = shop.interactions.filter(~pl.col("item_id").is_in(late))
     there = Recommender(encoder, rng=0)
-    there.fit_meta(log, shop.items)
-    added = Recommender(encoder, rng=0)
-    added.fit_meta(log, shop.items.filter(~pl.col("item_id").is_in(late)))
-    added.add_items(shop.items.filter(pl.col("item_id").is_in(late)))
-    for item in late:
-        near = [{one.item for one in made.similar_items(item, k=10)} for made in (there, added)]
-        assert len(near[0] & near[1]) >= 5
+    there.fit_meta(shop.interactions.filter(~pl.col("item_id").is_in(late)), shop.items)
+    model, shelf = there._state
+    rows = torch.tensor([shelf.catalog.row_of[item] for item in late])
+    assert shelf.space.cold[rows].all()
+
+    texts = [there.text_of(item) for item in late]
+    added = cold_rows(model, shelf, torch.from_numpy(encoder.encode(texts)))
+
+    torch.testing.assert_close(added.item, shelf.space.item[rows], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(added.support, shelf.space.support[rows], rtol=1e-3, atol=1e-4)
+    assert added.item[:, -2].all()

@@ -13,7 +13,6 @@ from mecold import HeadConfig, InvalidDataError, ItemFactors, MetaConfig, TrainC
 from mecold.demo import most_popular, score, split_users
 from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
-from mecold.lookalikes import Lookalikes, directions
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.calibrate import Candidates, ascend
 from mecold.meta.episodes import cut, opening
@@ -70,7 +69,7 @@ def test_moments_without_a_fold_are_those_of_the_others():
     part = moments_of(histories).minus(moments_of(histories[:15]))
     alone = moments_of(histories[15:])
     np.testing.assert_allclose(part.counts, alone.counts, atol=1e-4)
-    for name in ("together", "past", "ahead"):
+    for name in ("together", "common", "past", "ahead"):
         np.testing.assert_allclose(getattr(part, name).todense(), getattr(alone, name).todense(), atol=1e-4)
 
 
@@ -158,10 +157,8 @@ def world(n_items=200):
     from mecold.meta.episodes import Episodes
 
     episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
-    near = fit_neighbours(stats.together, stats.counts, 20)
-    texts = directions(vectors)
-    alike = Lookalikes.find(texts, texts, counts > 0, torch.arange(n_items))
-    return tower, tower.space(tower.frame(pairs, near, alike, counts), vectors), pairs, counts, episodes
+    near = fit_neighbours(stats.common, stats.counts, 20)
+    return tower, tower.space(tower.frame(pairs, near, vectors, counts), vectors), pairs, counts, episodes
 
 
 def test_the_sampled_softmax_approaches_the_full_one():

@@ -111,7 +111,9 @@ def _fitted(found: Candidates, gain: Tensor, share: Tensor, popularity: int) -> 
     """The best gains, from where they are or from popularity alone; where the two are level, popularity has it."""
     alone = torch.zeros_like(gain)
     alone[popularity] = 1.0
-    rich, plain = ascend(found, gain, share), ascend(found, alone, torch.zeros_like(share))
+    newness = {popularity - 1}
+    rich = ascend(found, gain, share, fixed=newness)
+    plain = ascend(found, alone, torch.zeros_like(share), fixed=newness)
     return rich if better(found.ndcg(*rich), found.ndcg(*plain)) else plain
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mecold.head import KNOTS, PreferenceHead
 from mecold.meta.calibrate import Candidates, ascend, joined
-from mecold.meta.crossfit import Views
+from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
 from mecold.metrics import hits, ideal_gain, ndcg
 from mecold.support import Support, support_of
@@ -24,7 +24,8 @@ from mecold.tower import ItemSpace, ItemTower, Query
 
 SHARE = 0.2  # of the items are treated as new
 DRAWS = 3  # of new items, so that it matters less which they are
-_SCORES_AT_ONCE = 1 << 27  # users x new items x channels: 512 MB
+MOST_NEW = 20_000
+_SCORES_AT_ONCE = 1 << 26  # users x new items x channels: 256 MB, of which a few copies are alive
 SHOTS = 10
 LEAST_SHOTS = 3
 LEAST_USERS = 100
@@ -41,12 +42,14 @@ class ColdEpisodes:
         new: True for new items that were liked.
         after: True for items, new and known, that came after the support and were liked: as many new ones among them as
             a recommender would find.
+        before: True for items, new ones too, up to the last of the support: the user has them.
     """
 
     support: Support
     items: Int[Tensor, "users length"]
     new: Bool[Tensor, "users length"]
     after: Bool[Tensor, "users length"]
+    before: Bool[Tensor, "users length"]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -58,14 +61,14 @@ class ColdEpisodes:
         return [
             ColdEpisodes(
                 support_of(*(getattr(self.support, name)[cut] for name in parts)).to(device),
-                *(getattr(self, name)[cut].to(device) for name in ("items", "new", "after")),
+                *(getattr(self, name)[cut].to(device) for name in ("items", "new", "after", "before")),
             )
             for cut in cuts
         ]
 
 
 def cold_episodes(users: Opening, new: Bool[Tensor, " items"], shots: int, least: int) -> ColdEpisodes:
-    """Episodes of the users who have known items for a support, and liked a new one.
+    """Episodes of the users who have known items for a support, and liked something else.
 
     Args:
         users: openings.
@@ -77,7 +80,7 @@ def cold_episodes(users: Opening, new: Bool[Tensor, " items"], shots: int, least
     fresh = new[users.rows] & inside
     known, liked = inside & ~fresh, inside & (users.labels > 0)
     chosen = known & (known.cumsum(1) <= shots)
-    some = ((chosen.sum(1) >= least) & (fresh & liked).any(1)).nonzero()[:, 0]
+    some = ((chosen.sum(1) >= least) & (liked & ~chosen).any(1)).nonzero()[:, 0]
     users, chosen, liked, fresh = users.take(some), chosen[some], liked[some], fresh[some]
     order = torch.argsort((~chosen).int(), dim=1, stable=True)[:, :shots]
     mask = chosen.gather(1, order)
@@ -89,7 +92,8 @@ def cold_episodes(users: Opening, new: Bool[Tensor, " items"], shots: int, least
         mask,
         users.times.gather(1, last)[:, 0],
     )
-    return ColdEpisodes(support, users.rows, liked & fresh, liked & (torch.arange(liked.shape[1]) > last))
+    before = torch.arange(liked.shape[1]) <= last
+    return ColdEpisodes(support, users.rows, liked & fresh, liked & ~before, before)
 
 
 @torch.no_grad()
@@ -114,56 +118,81 @@ def calibrate_cold(
         chosen: users to calibrate on, by fold.
         cost: share of the best nDCG@10 that may be given up where new items are a fifth of the catalogue.
         rng: draws the new items, and the users.
-        limit: most users; fewer where the catalogue is large.
+        limit: most users; for the gains fewer where the catalogue is large.
 
     Returns:
         nDCG@10 among the new items before and after, and, per knot, their share of the first ten of all; nothing where
         fewer than 100 users liked one.
     """
+    share = min(SHARE, MOST_NEW / len(views.whole.counts))
     worlds = []
-    most = min(limit, int(_SCORES_AT_ONCE / (SHARE * len(views.whole.counts) * len(tower.cold_gain)))) // len(chosen)
     for view, pool in zip(views.folds, chosen, strict=True):
-        mixed = rng.permutation(np.repeat(pool, DRAWS))[:most]
+        mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(chosen)]
         for draw in range(DRAWS):
-            new = torch.from_numpy(rng.random(len(view.counts)) < SHARE).to(view.counts.device) & (view.counts > 0)
-            worlds.append((view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
+            new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
+            worlds.append(World(view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
+    values = _calibrate_gains(tower, head, worlds)
+    return values | _calibrate_newness(tower, head, worlds, cost) if values else {}
 
-    def cut(shots: int, least: int) -> list[tuple[Query, ItemSpace, Tensor, ColdEpisodes]]:
-        c, parts = head.coefficients(), []
-        for view, new, some in worlds:
-            space = view.space(tower, new)
-            for batch in cold_episodes(some, new.cpu(), shots, least).batches(new.device):
-                parts.append((head(space, batch.support, c), space, new, batch))
-        return parts if sum(len(batch) for *_, batch in parts) >= LEAST_USERS else []
 
-    parts = cut(SHOTS, LEAST_SHOTS)
-    if not parts:
+@dataclass(frozen=True)
+class World:
+    """A view with some items treated as new, and users that it never saw."""
+
+    view: View
+    new: Bool[Tensor, " items"]
+    users: Opening
+
+    def episodes(self, shots: int, least: int, most: int | None = None) -> list[ColdEpisodes]:
+        """Episodes of at most so many users, in batches on the view's device."""
+        some = self.users.take(torch.arange(min(most or len(self.users), len(self.users))))
+        return cold_episodes(some, self.new.cpu(), shots, least).batches(self.new.device)
+
+
+def _calibrate_gains(tower: ItemTower, head: PreferenceHead, worlds: Sequence[World]) -> dict[str, float]:
+    channels, coefficients, parts = len(tower.cold_gain), head.coefficients(), []
+    size = max(1, max(int(world.new.sum()) for world in worlds))
+    most = max(1, _SCORES_AT_ONCE // (size * channels * len(worlds)))
+    for world in worlds:
+        space = world.view.space(tower, world.new)
+        for batch in world.episodes(SHOTS, LEAST_SHOTS, most):
+            parts.append(_among(head, head(space, batch.support, coefficients), space, world.new, batch))
+    if sum(len(part.ideal) for part in parts) < LEAST_USERS:
         return {}
-    channels, still = len(tower.cold_gain), tower.cold_gain.new_zeros(())
-    among = joined([_among(head, *part) for part in parts])
-    before = torch.ones_like(tower.cold_gain)
+    among, before, still = joined(parts), torch.ones_like(tower.cold_gain), tower.cold_gain.new_zeros(())
     gain, _ = ascend(among, before, still, fixed={channels - 2})
-    gain[-1].clamp_(max=1.0)  # it alone ranks items for a user without a history, where a guess must not outbid a count
     tower.cold_gain.copy_(gain)
-    values = {
-        f"cold/ndcg@10/{when}": float(among.ndcg(g, still).mean()) for when, g in (("before", before), ("after", gain))
-    }
+    found = {"before": among.ndcg(before, still), "after": among.ndcg(gain, still)}
+    return {f"cold/ndcg@10/{when}": float(marks.mean()) for when, marks in found.items()}
+
+
+def _calibrate_newness(
+    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], cost: float
+) -> dict[str, float]:
+    values, coefficients = {}, head.coefficients()
+    full: dict[int, list[Full]] = {shots: [] for shots in KNOTS[1:]}
+    for world in worlds:  # one space at a time: all of them would not fit for a large catalogue
+        space = world.view.space(tower, world.new)
+        for shots, found in full.items():
+            for batch in world.episodes(shots, shots):
+                found.append(full_of(head(space, batch.support, coefficients), space, world.new, batch))
     for knot, shots in enumerate(KNOTS[1:], 1):
-        if parts := cut(shots, shots):
-            head.newness[knot], values[f"cold/share/{shots}"] = _newness([_full(*part) for part in parts], cost)
-        else:
-            head.newness[knot] = head.newness[knot - 1]
+        head.newness[knot] = head.newness[knot - 1]
+        if sum(len(part.relevant) for part in full[shots]) >= LEAST_USERS:
+            head.newness[knot], values[f"cold/share/{shots}"] = newness_of(full[shots], cost)
     return values
 
 
 def _among(head: PreferenceHead, query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Candidates:
-    """All new items as candidates, with their scores by channel."""
+    """All new items as candidates, with their scores by channel, for the users who liked one."""
     items = space.item[new]
     blocks = torch.stack([query.vector[:, part] @ items[:, part].T for part in head.layout.slices], dim=2)
     relevant = torch.zeros(len(episodes), len(new), dtype=torch.bool, device=new.device)
     users, places = torch.nonzero(episodes.new, as_tuple=True)
     relevant[users, episodes.items[users, places]] = True
     relevant = relevant[:, new]
+    keep = relevant.any(1)
+    blocks, relevant = blocks[keep], relevant[keep]
     chance = 1e-5 * torch.rand(blocks.shape[:2], generator=torch.Generator().manual_seed(0)).to(new.device)
     ideal = ideal_gain(relevant.sum(1), 10)
     return Candidates(blocks, torch.zeros_like(blocks), relevant, torch.ones_like(relevant), ideal, chance)
@@ -186,36 +215,43 @@ class Full:
     new: Int[Tensor, " users"]
 
 
-def _full(query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Full:
+def full_of(query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Full:
+    """The best items of some users, without what they have."""
     scores = space.scores(query)
-    users, places = torch.nonzero(episodes.support.mask, as_tuple=True)
-    scores[users, episodes.support.rows[users, places]] = -torch.inf
+    users, places = torch.nonzero(episodes.before, as_tuple=True)
+    scores[users, episodes.items[users, places]] = -torch.inf
     best = [scores.masked_fill(hide, -torch.inf).topk(min(10, len(new)), dim=1) for hide in (new, ~new)]
     top = torch.cat([one.indices for one in best], dim=1)
     hit = hits(top, episodes.items, episodes.after)
-    return Full(
-        torch.cat([one.values for one in best], dim=1),
-        hit,
-        episodes.after.sum(1),
-        (episodes.after & episodes.new).sum(1),
-    )
+    relevant, fresh = episodes.after.sum(1), (episodes.after & episodes.new).sum(1)
+    return Full(torch.cat([one.values for one in best], dim=1), hit, relevant, fresh)
 
 
-def _newness(parts: Sequence[Full], cost: float) -> tuple[float, float]:
-    """The largest bonus for new items within the two limits; and their share of the lists."""
+def newness_of(parts: Sequence[Full], cost: float) -> tuple[float, float]:
+    """The largest bonus for new items within two limits, and their share of the lists under it.
+
+    Args:
+        parts: best items of users.
+        cost: share of the best nDCG@10 that may be given up. The other limit is the share of new items among what was
+            liked after the support.
+    """
     names = ("scores", "hit", "relevant", "new")
     scores, hit, relevant, wanted = (torch.cat([getattr(p, name) for p in parts]) for name in names)
     fair = float(wanted.sum() / relevant.sum().clamp(min=1))
     half = scores.shape[1] // 2
     fresh = torch.arange(2 * half, device=scores.device) >= half
-    entry = scores[:, half - 1] - scores[:, half]  # at which a user's first new item enters the ten
+    entry = scores[:, half - 1] - scores[:, half]  # the bonus at which a user's first new item enters the ten
+    entry = entry[torch.isfinite(entry)]
+    if not len(entry):
+        return 0.0, 0.0  # so few items that all are shown
+    none = float(entry.min()) - 1e-3 * float(entry.max() - entry.min()) - 1e-6
+    bonuses = [none, *entry.quantile(torch.linspace(0, 1, 41, device=scores.device)).tolist()]
     marks, shares = [], []
-    bonuses = entry[torch.isfinite(entry)].quantile(torch.linspace(0, 1, 41, device=scores.device)).tolist()
     for bonus in bonuses:
-        top = (scores + bonus * fresh).topk(min(10, half), dim=1).indices
+        top = (scores + bonus * fresh).topk(half, dim=1).indices
         marks.append(float(ndcg(hit.gather(1, top), relevant).mean()))
         shares.append(float(fresh[top].float().mean()))
-    best = int(np.argmax(marks))
-    within = [i for i in range(len(marks)) if marks[i] >= (1 - cost) * marks[best] and shares[i] <= fair]
-    chosen = max([best, *within])
+    allowed = [i for i in range(len(bonuses)) if shares[i] <= fair] or [0]
+    best = max(marks[i] for i in allowed)
+    chosen = max(i for i in allowed if marks[i] >= (1 - cost) * best)
     return bonuses[chosen], shares[chosen]

@@ -11,7 +11,6 @@ from torch import Tensor
 import mecold.trend as trend
 from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
-from mecold.lookalikes import Lookalikes, directions
 from mecold.meta.config import MetaConfig
 from mecold.neighbours import Neighbours, fit_neighbours
 from mecold.tower import Frame, ItemSpace, ItemTower
@@ -24,20 +23,18 @@ class View:
     Args:
         pairs: factor channels by name.
         near: neighbour lists.
-        alike: lookalikes of every item.
         counts: users per item.
         vectors: text vectors.
     """
 
     pairs: Mapping[str, FactorPair]
     near: Neighbours
-    alike: Lookalikes
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
     def frame(self, tower: ItemTower, dropped: Tensor | None = None) -> Frame:
         """The item space but for the texts; `dropped` items are treated as cold."""
-        return tower.frame(self.pairs, self.near, self.alike, self.counts, dropped)
+        return tower.frame(self.pairs, self.near, self.vectors, self.counts, dropped)
 
     def space(self, tower: ItemTower, dropped: Tensor | None = None) -> ItemSpace:
         """The item space under a tower."""
@@ -99,9 +96,6 @@ def cross_fit(
     total = parts[0]
     for part_stats in parts[1:]:
         total = total.plus(part_stats)
-    touched = torch.from_numpy(total.counts > 0).to(device)
-    texts = directions(vectors)
-    alike = Lookalikes.find(texts, texts, touched, torch.arange(n_items, device=device))
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     def view(stats: Moments) -> View:
@@ -109,8 +103,8 @@ def cross_fit(
         if stats.by_time is not None:
             found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
             pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
-        near = fit_neighbours(stats.together, stats.counts, settings.neighbours).to(device)
-        return View(pairs, near, alike, torch.from_numpy(stats.counts).to(device), vectors)
+        near = fit_neighbours(stats.common, stats.counts, settings.neighbours).to(device)
+        return View(pairs, near, torch.from_numpy(stats.counts).to(device), vectors)
 
     centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
     persistence = 0.0 if total.by_time is None else trend.persistence_of(torch.from_numpy(total.by_time))
