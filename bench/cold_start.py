@@ -71,13 +71,13 @@ def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> d
     dataset = Dataset.read(log, data_dir / name / "items.parquet", name=name_of)
     shots = [int(k) for k in args.shots.split(",")] if args.shots else None
     small = len(dataset.catalog.ids) <= BIG
-    chosen = listed(args.systems)
+    chosen = listed(f"mecold,{BASELINES}" + (f",{args.add}" if args.add else ""))
     if small and protocol == "time":
         chosen = [member for system in chosen for member in members(system)]
     report = evaluate(
         chosen, dataset, protocol=protocol, shots=shots, tune=small and protocol != "time",
         seeds=(0,) if protocol == "time" else [int(seed) for seed in args.seeds.split(",")],
-        reference="mecold" if "mecold" in [system.name for system in chosen] else None,
+        reference="mecold",
         out=args.out / f"{name_of}-{protocol}{'' if shots is None else '-many'}", progress=True,
     )  # fmt: skip
     return slim(report.data)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--sets", default=",".join([*COUNTED, *OTHERS]))
     parser.add_argument("--protocols", default="user,time,item")
-    parser.add_argument("--systems", default=f"mecold,{BASELINES}")
+    parser.add_argument("--add", help="further systems, such as mecold-no-inner,mecold-no-text")
     parser.add_argument("--shots", help="other numbers of shots, such as 50,100; kept beside the usual ones")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--shuffled", action="store_true", help="take all order away")

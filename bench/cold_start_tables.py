@@ -54,6 +54,8 @@ def headline(results: list[Result]) -> str:
             for k, cell in one["envelope"][kind]["ratios"]["mecold"].items()
             if k.isdigit() and int(k) > 0
         ]
+        if not marks:
+            return ""
         lines.append(
             f"Sets that count, {kind}: geometric mean {np.exp(np.mean(np.log(marks))):.3f}, least {min(marks):.3f}, "
             f"over {len(marks)} cells."

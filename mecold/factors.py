@@ -87,7 +87,7 @@ class ItemFactors:
     unseen_users: Sequence[ItemId] = ()
 
     def pair(self, catalog: Catalog) -> FactorPair:
-        """The factors by row of the catalogue; items without factors get zeros and live on their text.
+        """The factors by row of the catalogue; items without factors get zeros and live on their neighbours and text.
 
         Raises:
             InvalidDataError: if shapes differ, values are not finite, or ids repeat.

@@ -279,7 +279,7 @@ class Recommender:
     # ---- the catalogue
 
     def add_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
-        """Add new items; they are cold and live on their text. Readers see all of them or none.
+        """Add new items; they take what items with texts like theirs have. Readers see all of them or none.
 
         Raises:
             InvalidDataError: on items that cannot be used, or that are there already (use `update_items`).

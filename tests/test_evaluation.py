@@ -1,6 +1,7 @@
 """The protocol, the baselines and the metrics, against plain loops and against ir-measures."""
 
 import math
+from pathlib import Path
 
 import ir_measures
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mecold
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset, histogram
 from mecold.evaluation.linear import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
@@ -16,6 +18,7 @@ from mecold.evaluation.measures import World, beyond, per_user, slices, without_
 from mecold.evaluation.neighbours import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.protocol import Tasks, split
 from mecold.evaluation.ranking import rank, top
+from mecold.evaluation.results import _reached, code_fingerprint
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
 from mecold.evaluation.systems import Training, support_matrix
 from tests import reference
@@ -218,6 +221,15 @@ def test_feature_als_is_irspacks_and_places_an_untouched_item_by_its_text(traini
     theirs = expected.get_score_from_user_embedding(expected.compute_user_embedding(state))
     np.testing.assert_allclose(fitted.scores(fitted.adapt(supports)) - training.tie, theirs, atol=1e-4)
     assert np.abs(expected.get_item_embedding()[0]).sum() > 0
+
+
+def test_a_baseline_s_results_depend_on_what_it_imports_and_not_on_what_mecold_learns_by():
+    root = Path(mecold.__file__).parent
+    of_baselines, of_ours = _reached(root, ["evaluation.neighbours"]), _reached(root, ["evaluation.ours"])
+    assert {"adapt", "support", "evaluation.systems", "interactions"} <= of_baselines
+    assert not {"tower", "head", "meta.train", "recommender", "evaluation.page"} & of_baselines
+    assert {"tower", "head", "meta.train", "meta.cold", "neighbours", "lookalikes", "ridge"} <= of_ours
+    assert code_fingerprint(learning=True) != code_fingerprint(learning=False)
 
 
 def test_text_baselines_read_texts_and_fall_back_to_popularity(training, supports, shop):

@@ -1,10 +1,11 @@
 """What each system brought back, kept on disk under a hash of everything that decides it; so a run can go on."""
 
+import ast
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,33 +16,9 @@ import numpy as np
 from mecold.errors import InvalidDataError
 
 RUN_FILE = "run.json"
-_REPORT = {
-    "charts.py",
-    "page.py",
-    "summary.py",
-    "tables.py",
-    "statistics.py",
-    "rankings.py",
-    "measures.py",
-    "results.py",
-}
-_DOORS = {"cli.py", "cli_evaluate.py", "terminal.py", "demo.py", "shop.py", "recommender.py", "store.py", "shelf.py"}
-_LEARNING = {
-    "factors.py",
-    "head.py",
-    "losses.py",
-    "model.py",
-    "ours.py",
-    "report.py",
-    "tower.py",
-    "trend.py",
-    "fit.py",
-    "train.py",
-    "calibrate.py",
-    "crossfit.py",
-    "episodes.py",
-    "config.py",
-}
+_ALWAYS = ("evaluation.run", "evaluation.ranking", "evaluation.protocol", "evaluation.dataset")
+_BASELINES = ("evaluation.linear", "evaluation.neighbours")
+_OURS = ("evaluation.ours",)
 
 
 @dataclass(frozen=True)
@@ -61,17 +38,39 @@ class Outcome:
 
 @cache
 def code_fingerprint(*, learning: bool) -> str:
-    """Hash of the package's source files that results can depend on.
+    """Hash of the package's source files that results can depend on: what ranks, and all that it imports.
 
     Args:
-        learning: include what only mecold's own system reads.
+        learning: include mecold's own system and all that it imports.
     """
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if path.name not in _REPORT | _DOORS | (set() if learning else _LEARNING):
-            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    reached = _reached(root, [*_ALWAYS[1:], *_BASELINES, *(_OURS if learning else ())]) | {_ALWAYS[0]}
+    for name in sorted(reached):
+        digest.update(name.encode() + _source(root, name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _source(root: Path, name: str) -> Path:
+    path = root.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _reached(root: Path, names: Sequence[str]) -> set[str]:
+    """Modules of the package that these import, directly or not, and they themselves."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(_source(root, name).read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            else:
+                wanted = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            waiting += [one.removeprefix("mecold.") for one in wanted if one.startswith("mecold.")]
+    return found
 
 
 def address(parts: Mapping[str, Any], *, learning: bool) -> str:
