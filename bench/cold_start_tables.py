@@ -68,7 +68,7 @@ def scores(results: list[Result]) -> str:
     wanted = ("mecold", "popularity", "itemknn", "ease", "feature_als", "directed", "faded_itemknn", "faded_userknn")
     rows = []
     for one in results:
-        found = {family(name): system["mean"] for name, system in one["systems"].items()}
+        found = {family(name): system["mean"] for name, system in reversed(one["systems"].items())}  # the first of each
         for place, name in enumerate(name for name in wanted if name in found):
             cells = [f"{found[name][str(k)]['ndcg@10']['mean']:.4f}" for k in one["shots"]]
             rows.append(["" if place else one["dataset"], name, *cells])
