@@ -149,7 +149,8 @@ class Moments:
         pairs = [
             (getattr(self, n), getattr(other, n)) for n in ("counts", "together", "common", "past", "ahead", "by_time")
         ]
-        return Moments(*(None if a is None or b is None else op(a, b) for a, b in pairs))
+        parts: list[Any] = [None if a is None or b is None else op(a, b) for a, b in pairs]
+        return Moments(*parts)
 
 
 def fitted_items(counts: np.ndarray, limit: int) -> Int64[np.ndarray, " fitted"]:

@@ -83,11 +83,12 @@ class Neighbours:
         self, columns: Int[Tensor, " some"], rows: Int[Tensor, "users shots"], trust: Float[Tensor, "users shots"]
     ) -> Float[Tensor, "users some"]:
         """What `add_to` adds to the items in `columns`, which are the same for all users and may repeat; differentiable."""
-        distinct, places = columns.unique(return_inverse=True)
+        distinct, places = torch.unique(columns, return_inverse=True)
         entries = self.rows[rows].flatten(1).long()
         at = torch.searchsorted(distinct, entries).clamp(max=len(distinct) - 1)
         weight = (trust[..., None] * embedding(rows, self.values)).flatten(1) * (distinct[at] == entries)
-        return weight.new_zeros(len(rows), len(distinct)).scatter_add(1, at, weight)[:, places]
+        found: Tensor = weight.new_zeros(len(rows), len(distinct)).scatter_add(1, at, weight)[:, places]
+        return found
 
     def of(
         self,

@@ -104,8 +104,10 @@ class ItemSpace:
 
     def head(self, size: int) -> "ItemSpace":
         """The first rows."""
-        parts = (part[:size] for part in (self.popularity, self.cold))
-        return ItemSpace(self.support[:size], self.item[:size], self.near.head(size), *parts, self.gram)
+        support, item, popularity, cold = (
+            part[:size] for part in (self.support, self.item, self.popularity, self.cold)
+        )
+        return ItemSpace(support, item, self.near.head(size), popularity, cold, self.gram)
 
     def to(self, device: torch.device) -> "ItemSpace":
         """The same space on another device."""
