@@ -132,8 +132,8 @@ def everything(results: list[Result]) -> str:
         ("Ablations (user split)", ordered, (ablations,)),
         ("Cost of a fit", ordered, (cost,)),
     ):
-        if found:
-            parts += [f"### {title}\n", *(made for make in makers if (made := make(found)))]
+        made = [text for make in makers if (text := make(found))] if found else []
+        parts += [f"### {title}\n", *made] if made else []
     return "\n".join(parts)
 
 
