@@ -30,6 +30,7 @@ def random_space(items: int, dim: int) -> ItemSpace:
     """Random vectors and neighbour lists of the default width: what they say does not change what they cost."""
     rng = torch.Generator().manual_seed(0)
     item = torch.randn(items, dim, generator=rng) / dim**0.5
+    item[:, -2] = 0.0  # nothing is new
     width = FactorConfig.neighbours
     near = Neighbours(
         torch.randint(items, (items, width), generator=rng, dtype=torch.int32), torch.rand(items, width, generator=rng)
