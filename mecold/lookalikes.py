@@ -33,7 +33,6 @@ class Lookalikes:
         texts: Float[Tensor, "some dim"],
         among: Float[Tensor, "items dim"],
         usable: Bool[Tensor, " items"],
-        own: Int[Tensor, " some"] | None = None,
     ) -> "Lookalikes":
         """The nearest usable items of each text.
 
@@ -41,7 +40,6 @@ class Lookalikes:
             texts: unit vectors; a zero vector (no text) has no lookalike.
             among: unit vectors of the catalogue.
             usable: True for items that may stand in.
-            own: row of each text in the catalogue, never its own lookalike; None if they are not in it.
         """
         size = min(NEAREST, len(among))
         rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
@@ -51,8 +49,6 @@ class Lookalikes:
         for start in range(0, len(texts), step):
             part = slice(start, start + step)
             cosine = (texts[part] @ among.T).masked_fill(bad, -torch.inf)
-            if own is not None:
-                cosine.scatter_(1, own[part, None], -torch.inf)
             best = cosine.topk(size, dim=1)
             there = (texts[part] != 0).any(1, keepdim=True)
             rows[part] = best.indices

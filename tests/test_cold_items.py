@@ -37,11 +37,11 @@ def test_a_stand_in_is_the_weighted_mean_of_the_nearest_usable_texts(seed, items
     counts = torch.from_numpy(rng.integers(0, 30, items).astype(np.float32))
     table = torch.from_numpy(rng.normal(size=(items, 2)).astype(np.float32))
 
-    alike = Lookalikes.find(texts, texts, usable, torch.arange(items))
+    alike = Lookalikes.find(texts, texts, usable)
     found = alike.mean(table, counts).numpy()
 
     for item in range(items):
-        others = [o for o in range(items) if o != item and usable[o] and texts[o].any() and texts[item].any()]
+        others = [o for o in range(items) if usable[o] and texts[o].any() and texts[item].any()]
         cosine = {o: float(texts[item] @ texts[o]) for o in others}
         best = sorted(others, key=lambda o: -cosine[o])[:NEAREST]
         weight = {o: math.exp(SHARPNESS * (cosine[o] - 1)) * float(counts[o] / (counts[o] + TRUST)) for o in best}
