@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 mecold refused the input (the reason is on stderr), 2 the 
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from mecold.errors import InvalidDataError
 from mecold.frames import read_frame
 from mecold.meta.config import MetaConfig
 from mecold.model_folder import DEFAULT_MODEL
+from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
 from mecold.store import check_target
 from mecold.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
@@ -33,6 +35,28 @@ app.add_typer(evaluate_app, name="evaluate")
 
 ModelFolder = Annotated[Path, typer.Argument(help="Folder that `mecold fit --out` wrote.")]
 HowMany = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
+
+
+@app.command(name="adapters")
+def list_adapters(json_: AsJson = False) -> None:
+    """List the adapters to other libraries: which are installed, what they were tested with, what is missing.
+
+    Example: mecold adapters
+    """
+    found = adapters()
+    if json_:
+        rows = [asdict(one) | ({"version": one.version} if isinstance(one, Adapter) else {}) for one in found]
+        print(json.dumps(rows))  # noqa: T201
+        return
+    table = Table("adapter", "host", "tested with", "offers")
+    for one in found:
+        if isinstance(one, Broken):
+            table.add_row(escaped(one.name), "[red]does not load[/red]", "", escaped(one.reason))
+            continue
+        host = "none needed" if not one.host else one.version or f"[yellow]missing[/yellow]: {escaped(one.install)}"
+        offers = "\n".join(f"{name}: {line}" for name, line in one.offers.items())
+        table.add_row(escaped(one.name), host, escaped(one.tested), escaped(offers))
+    console.print(table)
 
 
 @app.command()

@@ -208,6 +208,8 @@ class Recommender:
         users: Iterable[ItemId] = (),
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
+        exclude: Iterable[ItemId] = (),
+        among: Iterable[ItemId] | None = None,
         include_seen: bool = False,
     ) -> pl.DataFrame:
         """Adapt to and recommend for every user of a frame, in bounded memory.
@@ -218,19 +220,26 @@ class Recommender:
             users: further users without any history, who get the zero-shot list.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
+            exclude: items that nobody gets; unknown ones are no error, they are out already.
+            among: recommend only these.
             include_seen: let items of the support come back.
 
         Returns:
             A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
+
+        Raises:
+            InvalidDataError: if k is no positive integer, or the histories cannot be used.
+            UnknownItemError: if `among` names unknown items, or the histories do under `on_unknown="raise"`.
         """
         model, shelf = self._ready()
         check_k(k)
+        out = shelf.left_out(listed(exclude, "exclude"), None if among is None else listed(among, "among"))
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
         def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
             query = self._query(model, shelf, pad(part))
             hidden = [one.rows[:0] if include_seen else one.rows for one in part]
-            return shelf.index.search(shelf.space, shelf.dead, query, k, hidden)
+            return shelf.index.search(shelf.space, out, query, k, hidden)
 
         return recommendations(log, list(users), self.config.liked_from, shelf.catalog, found_for)
 

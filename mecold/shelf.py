@@ -83,6 +83,19 @@ class Shelf:
         rows = {row for item in items if (row := self.catalog.row_of.get(item)) is not None}
         return np.fromiter(rows, np.int64, len(rows))
 
+    def left_out(self, exclude: Iterable[ItemId], among: Sequence[ItemId] | None) -> Bool[Tensor, " items"]:
+        """True for rows that nobody gets: those of removed items and of `exclude`, and all that are not `among` these.
+
+        Raises:
+            UnknownItemError: if `among` names unknown items.
+        """
+        out = self.dead.clone()
+        if among is not None:
+            out[:] = True
+            out[self.catalog.rows(among, "the items in `among`")] = False
+        out[self.hidden(exclude)] = True
+        return out
+
     def query(self, user: UserState) -> Query:
         """A user's state as a query; the lists of items that have left the shelf are not read."""
         there = [(row, trust) for item, trust in zip(user.seen, user.trust.tolist(), strict=True)

@@ -21,6 +21,9 @@ from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
 
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
+LEAST_SPREAD = (
+    0.1  # of log counts: where all items are equally popular, a fold that lacks a few users must not look odd
+)
 FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
 
@@ -172,7 +175,7 @@ class ItemTower(nn.Module):
         rank = self.project.out_features
         self.project.weight.copy_(axes.flip(1)[:, :rank].T)
         logs = torch.log1p(counts[counts > 0])
-        self.popular_scale.copy_(torch.stack([logs.mean(), logs.std(correction=0).clamp(min=1e-6)]))
+        self.popular_scale.copy_(torch.stack([logs.mean(), logs.std(correction=0).clamp(min=LEAST_SPREAD)]))
 
     def text(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, "items rank"]:
         """Text channel: projected and scaled to length 1; an item without text stays at zero."""

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mecold"
 
 FLOORS = [
-    "errors types version adapt losses metrics ridge shop",
+    "errors types version plugins adapt losses metrics ridge shop",
     "frames catalog interactions vector_cache model_folder encoder trend factors neighbours lookalikes support tower "
     "head index model shelf tracking",
     "meta.config meta.report meta.episodes meta.crossfit meta.train meta.calibrate meta.cold meta.fit batch store arguments",

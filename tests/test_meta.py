@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold import HeadConfig, InvalidDataError, ItemFactors, MetaConfig, TrainConfig
+from mecold import HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
 from mecold.demo import most_popular, score, split_users
 from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
@@ -393,3 +393,15 @@ def test_an_encoder_narrower_than_the_text_channel_is_fine(shop):
 def test_a_threshold_without_ratings_is_refused(shop, fit):
     with pytest.raises(InvalidDataError, match="needs a rating column"):
         fit(shop.interactions, shop.items, replace(SMALL, liked_from=3.0))
+
+
+def test_equal_popularity_stays_small_in_a_fold_that_lacks_users():
+    tower = ItemTower(4, 2, 4)
+    tower.start_from(torch.eye(4), torch.full((4,), 24.0))
+    assert tower.popularity(torch.tensor([13.0, 19.0, 24.0, 24.0])).abs().max() < 10
+
+
+def test_a_fit_that_diverges_says_so(shop, encoder):
+    wild = replace(SMALL, training=replace(SMALL.training, lr=1e30))
+    with pytest.raises(MecoldError, match="not finite"):
+        Recommender(encoder, config=wild, rng=0).fit_meta(shop.interactions, shop.items)

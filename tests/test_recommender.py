@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import Interaction, InvalidDataError, NotFittedError, Recommender, UnknownItemError, UserState
+from tests.conftest import SMALL
 
 
 def names(found):
@@ -87,6 +88,21 @@ def test_a_batch_is_its_users_one_by_one(fitted, shop):
     assert lists.filter(pl.col("user_id") == "nobody")["item_id"].to_list() == zero
     with pytest.raises(InvalidDataError, match="1 have a history"):
         fitted.recommend_batch(log, users=[log["user_id"][0]])
+
+
+@pytest.mark.parametrize("index", ["auto", "flat"])
+def test_a_batch_leaves_out_and_restricts_as_one_user_does(index, encoder, shop):
+    log = shop.interactions.head(60)
+    other = Recommender(encoder, config=SMALL, index=index, rng=0)
+    other.fit_meta(shop.interactions, shop.items)
+    some = shop.items["item_id"].to_list()[40:90]
+    for wanted in ({"exclude": [*some, "unknown"]}, {"among": some}, {"among": some, "exclude": some[:30]}):
+        lists = other.recommend_batch(log, k=30, **wanted)
+        for user, state in other.adapt_users(log).items():
+            found = lists.filter(pl.col("user_id") == user)["item_id"].to_list()
+            assert found == names(other.recommend(state, k=30, **wanted))
+    with pytest.raises(UnknownItemError, match="among"):
+        other.recommend_batch(log, among=["unknown"])
 
 
 def test_times_order_a_history_and_without_times_the_list_does(fitted):

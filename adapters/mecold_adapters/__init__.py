@@ -1,4 +1,12 @@
-"""Adapters between mecold and other recommender stacks; each will be a module of its own that imports its host lazily.
+"""mecold at home in existing stacks, in both directions.
 
-None is written yet. The package exists so that its name, its types and its place in the wheel are settled.
+From a host: `FactorModel` and `NeighbourModel` hold what a trained model knows, with the host's own scores; their
+`to_factors()` goes into `Recommender.fit_meta(factors=...)`, and `ColdStartRouter` puts them beside mecold. Into a host:
+one module per library (`mecold_adapters.implicit`, `mecold_adapters.sklearn`), which imports its host when it is imported.
+`mecold adapters` lists what is installed.
 """
+
+from mecold_adapters.router import ColdStartRouter, Routed
+from mecold_adapters.warm import FactorModel, NeighbourModel, WarmModel
+
+__all__ = ["ColdStartRouter", "FactorModel", "NeighbourModel", "Routed", "WarmModel"]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
+from mecold.errors import MecoldError
 from mecold.head import PreferenceHead
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.config import TrainConfig
@@ -135,6 +136,8 @@ def _epoch(
         torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 5.0)
         optimiser.step()
         losses.append(loss.item())
+        if not np.isfinite(losses[-1]):
+            raise MecoldError("Meta-training diverged: the loss is not finite. Lower TrainConfig(lr=...).")
     return losses
 
 

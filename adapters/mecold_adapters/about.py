@@ -1,0 +1,20 @@
+"""What each adapter says of itself (entry points `mecold.adapters`); imports no host."""
+
+from mecold.plugins import Adapter
+
+FACTORS = Adapter(
+    "factors", "", "", "", "",
+    {
+        "FactorModel": "ids, factors and biases from numpy, npz, parquet or safetensors",
+        "NeighbourModel": "an item-item similarity matrix",
+        "ColdStartRouter": "one call for warm and cold users",
+    },
+)  # fmt: skip
+IMPLICIT = Adapter(
+    "implicit", "implicit", "implicit", "implicit 0.7.3", "pip install 'implicit>=0.7.2,<0.8'",
+    {"warm_model": "factors and scores of ALS, BPR, LMF and item-item models", "MecoldRecommender": "mecold as a model"},
+)  # fmt: skip
+SKLEARN = Adapter(
+    "sklearn", "scikit-learn", "sklearn", "scikit-learn 1.9", "pip install 'scikit-learn>=1.5'",
+    {"MecoldEstimator": "mecold as an estimator, for grid searches over GroupKFold users"},
+)  # fmt: skip

@@ -1,0 +1,269 @@
+"""Users with enough history go to the host's model, the others to mecold; in between, their lists are fused."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from mecold import InvalidDataError, ItemId, Recommendation, Recommender
+from mecold.frames import FrameLike, id_column, read_frame, require
+from mecold.metrics import ndcg
+from mecold_adapters.warm import FoldIn, WarmModel
+
+_DEPTH = 100  # how far down both lists are fused
+_RANK = 60  # of reciprocal rank fusion: the first rank counts 1 / 61
+_USERS_AT_ONCE = 512
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """One user's list and who made it.
+
+    Args:
+        items: best first; scores are the maker's own, or of the fusion.
+        share: how much the host's list counts: 0 mecold alone, 1 the host alone.
+        reason: why, in words.
+    """
+
+    items: list[Recommendation]
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One user as the router sees it."""
+
+    seen: set[ItemId]
+    share: float
+    reason: str
+
+
+class ColdStartRouter:
+    """Two models behind one call.
+
+    Lists are fused by reciprocal rank, since scores of two models have no common scale.
+
+    Args:
+        warm: the host's model, such as `mecold_adapters.implicit.warm_model(...)`.
+        cold: a fitted recommender over the same items.
+        handover: number of distinct items in the history -> share of the host; between, the share is interpolated in
+            log(1 + n). By default a user with 20 items is still mecold's, and one with 50 is the host's.
+
+    Raises:
+        InvalidDataError: if the numbers or shares do not rise, or a share is not between 0 and 1.
+
+    Source of the fusion: Cormack, Clarke and Buettcher 2009 (reciprocal rank fusion).
+    """
+
+    def __init__(
+        self, warm: WarmModel, cold: Recommender, *, handover: Sequence[tuple[int, float]] = ((20, 0.0), (50, 1.0))
+    ) -> None:
+        self.warm = warm
+        self.cold = cold
+        self.handover = _checked(handover)
+
+    def share(self, interactions: int) -> float:
+        """How much the host counts for a user that it knows with so many distinct items."""
+        numbers, shares = (np.array(part, float) for part in zip(*self.handover, strict=True))
+        return float(np.interp(np.log1p(interactions), np.log1p(numbers), shares))
+
+    def recommend(
+        self,
+        histories: FrameLike,
+        k: int = 10,
+        *,
+        users: Iterable[ItemId] = (),
+        exclude: Iterable[ItemId] = (),
+    ) -> dict[ItemId, Routed]:
+        """Recommend for a mixed batch; nobody gets an item of their own history.
+
+        Args:
+            histories: frame or path with `user_id`, `item_id`, and `timestamp` or `position` where known. A host scores a
+                user whom it knows with what it was fitted on; the history says what was seen.
+            k: how many items per user.
+            users: further users without any history.
+            exclude: items that nobody gets.
+
+        Returns:
+            User -> list, share of the host, and reason: first the users of the histories, by id.
+
+        Raises:
+            InvalidDataError: if the histories cannot be used, or a user of `users` has one.
+        """
+        frame = _frame(histories)
+        leaving = list(exclude)
+        requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
+        further = list(dict.fromkeys(users))
+        both = [user for user in further if user in requests]
+        if both:
+            raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")
+        requests |= {user: self._request(user, set()) for user in further}
+        fused = [user for user, one in requests.items() if 0 < one.share < 1]
+        lists = self._lists(frame, requests, max(k, _DEPTH) if fused else k, leaving)
+        return {
+            user: Routed(_fuse(*lists(user), one.share)[:k], one.share, one.reason) for user, one in requests.items()
+        }
+
+    def learn_handover(
+        self,
+        histories: FrameLike,
+        following: FrameLike,
+        *,
+        k: int = 10,
+        numbers: Sequence[int] = (1, 2, 3, 5, 10, 20, 50, 100),
+    ) -> dict[int, float]:
+        """Choose the hand-over by nDCG@k on users that the host knows and whose next items are at hand.
+
+        The host must not have been fitted on `following`. Users are put to the nearest number in log(1 + n); the shares
+        may only rise, and among equals the smallest is taken. Replaces `handover`.
+
+        Args:
+            histories: what the host was fitted on, for these users.
+            following: frame or path with `user_id`, `item_id`: what they liked next.
+            k: depth of the lists.
+            numbers: numbers of items at which a share is chosen.
+
+        Returns:
+            Mean nDCG@k by number of items, under the shares that were chosen; numbers nobody has are left out.
+
+        Raises:
+            InvalidDataError: if no user is in both frames and known to the host.
+        """
+        frame, wanted = _frame(histories), _seen(_frame(following))
+        requests = {
+            user: _Request(seen, 0.5, "")
+            for user, seen in _seen(frame).items()
+            if user in wanted and self.warm.knows(user)
+        }
+        if not requests:
+            raise InvalidDataError("No user is in `histories` and in `following` and known to the warm model.")
+        lists = self._lists(frame, requests, max(k, _DEPTH), [])
+        steps = np.log1p(np.array(sorted(numbers)))
+        nearest = [int(np.abs(steps - np.log1p(len(one.seen))).argmin()) for one in requests.values()]
+        gains = np.array([[_ndcg(_fuse(*lists(user), s)[:k], wanted[user], k) for s in _SHARES] for user in requests])
+        present = sorted(set(nearest))
+        sums = np.array([gains[np.array(nearest) == place].sum(0) for place in present])
+        sizes = np.bincount(nearest)[present]
+        chosen = _rising(sums)
+        at = [sorted(numbers)[place] for place in present]
+        self.handover = tuple((number, _SHARES[share]) for number, share in zip(at, chosen, strict=True))
+        means = zip(at, sums[np.arange(len(at)), chosen] / sizes, strict=True)
+        return {number: float(mean) for number, mean in means}
+
+    def _request(self, user: ItemId, seen: set[ItemId]) -> _Request:
+        size = f"{len(seen):,} item{'' if len(seen) == 1 else 's'}"
+        if not (self.warm.knows(user) or isinstance(self.warm, FoldIn)):
+            return _Request(seen, 0.0, f"mecold: {size}, unknown to the host")
+        share = self.share(len(seen)) if seen or self.warm.knows(user) else 0.0
+        maker = {0.0: "mecold", 1.0: "host"}.get(share, f"both, {share:.0%} host")
+        return _Request(seen, share, f"{maker}: {size}")
+
+    def _lists(
+        self, frame: pl.DataFrame, requests: dict[ItemId, _Request], depth: int, exclude: Sequence[ItemId]
+    ) -> Callable[[ItemId], tuple[list[Recommendation], list[Recommendation]]]:
+        """The host's and mecold's list of each user who needs them, empty where the share says that they do not count."""
+        warm = self._warm_lists({u: one.seen for u, one in requests.items() if one.share > 0}, depth, exclude)
+        cold = self._cold_lists(frame, {u: one.seen for u, one in requests.items() if one.share < 1}, depth, exclude)
+        return lambda user: (warm.get(user, []), cold.get(user, []))
+
+    def _cold_lists(
+        self, frame: pl.DataFrame, seen: dict[ItemId, set[ItemId]], depth: int, exclude: Sequence[ItemId]
+    ) -> dict[ItemId, list[Recommendation]]:
+        known = frame.filter(
+            pl.col("user_id").is_in(
+                pl.Series([u for u, s in seen.items() if s], dtype=frame["user_id"].dtype).implode()
+            )
+        )
+        found = self.cold.recommend_batch(
+            known, depth, users=[user for user, items in seen.items() if not items], on_unknown="drop", exclude=exclude
+        )
+        lists: dict[ItemId, list[Recommendation]] = {}
+        for user, item, score in found.select("user_id", "item_id", "score").iter_rows():
+            lists.setdefault(user, []).append(Recommendation(item, score))
+        return lists
+
+    def _warm_lists(
+        self, seen: dict[ItemId, set[ItemId]], depth: int, exclude: Sequence[ItemId]
+    ) -> dict[ItemId, list[Recommendation]]:
+        ids = self.warm.item_ids
+        column = {item: place for place, item in enumerate(ids)}
+        out = [column[item] for item in exclude if item in column]
+        users = sorted(seen, key=self.warm.knows)  # those to be folded in come together
+        lists = {}
+        for start in range(0, len(users), _USERS_AT_ONCE):
+            part = users[start : start + _USERS_AT_ONCE]
+            scores = self._warm_scores(part, seen)
+            scores[:, out] = -np.inf
+            for user, row in zip(part, scores, strict=True):
+                row[[column[item] for item in seen[user] if item in column]] = -np.inf
+                best = np.argsort(-row, kind="stable")[:depth]
+                lists[user] = [Recommendation(ids[i], float(row[i])) for i in best if np.isfinite(row[i])]
+        return lists
+
+    def _warm_scores(self, users: Sequence[ItemId], seen: dict[ItemId, set[ItemId]]) -> np.ndarray:
+        new = [user for user in users if not self.warm.knows(user)]
+        folded = [self.warm.scores_of([seen[user] for user in new])] if new and isinstance(self.warm, FoldIn) else []
+        known = users[len(new) :]
+        return np.array(np.concatenate([*folded, *([self.warm.scores(known)] if known else [])]), dtype=np.float32)
+
+
+def _checked(handover: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    pairs = tuple((int(number), float(share)) for number, share in handover)
+    numbers, shares = [number for number, _ in pairs], [share for _, share in pairs]
+    if (
+        not pairs
+        or numbers != sorted(set(numbers))
+        or shares != sorted(shares)
+        or not 0 <= shares[0] <= shares[-1] <= 1
+    ):
+        raise InvalidDataError(
+            f"handover={pairs} must be pairs (number of items, share of the host) with rising numbers, and shares between "
+            "0 and 1 that do not fall."
+        )
+    return pairs
+
+
+def _frame(source: FrameLike) -> pl.DataFrame:
+    frame = read_frame(source, "interactions")
+    require(frame, ["user_id", "item_id"], "interactions")
+    return frame.with_columns(
+        id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
+    )
+
+
+def _seen(frame: pl.DataFrame) -> dict[ItemId, set[ItemId]]:
+    grouped = frame.group_by("user_id").agg(pl.col("item_id").unique()).sort("user_id")
+    return {user: set(items) for user, items in grouped.iter_rows()}
+
+
+def _fuse(warm: list[Recommendation], cold: list[Recommendation], share: float) -> list[Recommendation]:
+    """The one list that counts as it is; or both, by weighted reciprocal rank, the host's first where level."""
+    if share in (0.0, 1.0):
+        return warm if share else cold
+    score: dict[ItemId, float] = {}
+    for weight, ranked in ((share, warm), (1 - share, cold)):
+        for rank, one in enumerate(ranked, 1):
+            score[one.item] = score.get(one.item, 0.0) + weight / (_RANK + rank)
+    return [Recommendation(item, score[item]) for item in sorted(score, key=lambda item: -score[item])]
+
+
+def _ndcg(ranked: list[Recommendation], wanted: set[ItemId], k: int) -> float:
+    hit = torch.tensor([[one.item in wanted for one in ranked] + [False] * (k - len(ranked))])
+    return float(ndcg(hit, torch.tensor([len(wanted)])))
+
+
+def _rising(sums: np.ndarray) -> list[int]:
+    """The column for each row, never falling, with the largest sum in all; the smallest columns among equals."""
+    best = np.zeros(sums.shape)  # best[i, j]: rows 0..i, row i in column at most j
+    for i, row in enumerate(sums):
+        total = row + (best[i - 1] if i else 0.0)
+        best[i] = np.maximum.accumulate(total)
+    chosen, limit = [], sums.shape[1]
+    for i in range(len(sums) - 1, -1, -1):
+        limit = int(np.argmax(best[i, :limit] == best[i, limit - 1])) + 1
+        chosen.append(limit - 1)
+    return chosen[::-1]

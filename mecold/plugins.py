@@ -1,0 +1,72 @@
+"""Adapters to other libraries: what one says of itself, and which are installed (entry points `mecold.adapters`)."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+
+GROUP = "mecold.adapters"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter says of itself; loading it imports nothing of its host.
+
+    Args:
+        name: the adapter's name, by default the host's.
+        host: the distribution that must be installed; "" where none is needed.
+        module: the host's top-level module; "" where none is needed.
+        tested: versions of the host that it was tested with, in words.
+        install: how to install the host.
+        offers: what the adapter offers, name -> one line.
+    """
+
+    name: str
+    host: str
+    module: str
+    tested: str
+    install: str
+    offers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str | None:
+        """The installed version of the host; None where it is missing, "" where none is needed."""
+        if not self.host:
+            return ""
+        if importlib.util.find_spec(self.module) is None:
+            return None
+        try:
+            return metadata.version(self.host)
+        except metadata.PackageNotFoundError:  # the module comes from a fork
+            return "of another distribution"
+
+    def missing(self) -> ImportError:
+        """The error to raise where the host cannot be imported."""
+        return ImportError(f"{self.host} is not installed: {self.install} (tested with {self.tested})")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An entry point that does not load.
+
+    Args:
+        name: its name.
+        reason: the error, in one line.
+    """
+
+    name: str
+    reason: str
+
+
+def adapters() -> list[Adapter | Broken]:
+    """Every registered adapter, by name; one that does not load says why instead of hiding the others."""
+    found: list[Adapter | Broken] = []
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            loaded = point.load()
+            if not isinstance(loaded, Adapter):
+                raise TypeError(f"{point.value} is a {type(loaded).__name__}, not a mecold.plugins.Adapter")
+            found.append(loaded)
+        except Exception as error:  # somebody else's code
+            found.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+    return found

@@ -1,0 +1,416 @@
+"""Adapters, against the real libraries."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+
+import implicit.cpu.bpr
+import implicit.cpu.lmf
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from implicit.als import AlternatingLeastSquares
+from implicit.evaluation import ranking_metrics_at_k
+from implicit.nearest_neighbours import CosineRecommender
+from safetensors.numpy import save_file
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from typer.testing import CliRunner
+
+import mecold.plugins as plugins
+from mecold import InvalidDataError, MetaConfig, NotFittedError, Recommender, UnknownItemError
+from mecold.cli import app
+from mecold_adapters import ColdStartRouter, FactorModel, NeighbourModel, WarmModel
+from mecold_adapters.implicit import LEFT_OUT, MecoldRecommender, warm_model
+from mecold_adapters.router import _rising
+from mecold_adapters.sklearn import MecoldEstimator
+from mecold_adapters.warm import FoldIn
+from tests.conftest import SMALL
+
+SDIST = (  # implicit's tests are not in its wheel
+    "https://files.pythonhosted.org/packages/32/24/bdaa4be7fcfb568d63e0ddff948c486515c6b728055ee060f3f131803476/"
+    "implicit-0.7.3.tar.gz",
+    "9571a52d70b3667e99a6e6aae6681526dd3286c765cf0ea10e1073d068a98057",
+)
+
+
+@pytest.fixture(scope="module")
+def matrix(shop) -> tuple[sp.csr_matrix, list, list]:
+    """The shop's log as a matrix, with item ids in the order of the items and user ids sorted."""
+    items, users = shop.items["item_id"].to_list(), sorted(shop.interactions["user_id"].unique().to_list())
+    column, row = {item: i for i, item in enumerate(items)}, {user: i for i, user in enumerate(users)}
+    pairs = shop.interactions.select("user_id", "item_id").unique().sort("user_id", "item_id")
+    at = [row[u] for u in pairs["user_id"]], [column[i] for i in pairs["item_id"]]
+    return sp.csr_matrix((np.ones(len(at[0]), np.float32), at), (len(users), len(items))), items, users
+
+
+@pytest.fixture(scope="module")
+def als(matrix):
+    model = AlternatingLeastSquares(factors=16, iterations=5, random_state=0, num_threads=1)
+    model.fit(matrix[0], show_progress=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def recommender(shop, encoder) -> Recommender:
+    made = Recommender(encoder, config=SMALL, rng=0)
+    made.fit_meta(shop.interactions, shop.items)
+    return made
+
+
+# ---- from a host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        lambda: AlternatingLeastSquares(factors=8, iterations=3, random_state=0),
+        lambda: implicit.cpu.bpr.BayesianPersonalizedRanking(factors=8, iterations=3, random_state=0),
+        lambda: implicit.cpu.lmf.LogisticMatrixFactorization(factors=8, iterations=3, random_state=0),
+        lambda: CosineRecommender(K=20),
+    ],
+)
+def test_imported_scores_are_the_hosts_own(host, matrix):
+    user_items, items, users = matrix
+    model = host()
+    model.fit(user_items, show_progress=False)
+    before = {
+        name: pickle.dumps(value) for name, value in vars(model).items() if name.endswith(("_factors", "similarity"))
+    }
+    warm = warm_model(model, items, users, user_items)
+    assert isinstance(warm, WarmModel)
+    ids, scores = model.recommend(np.arange(20), user_items[:20], N=10, filter_already_liked_items=False)
+    np.testing.assert_allclose(np.take_along_axis(warm.scores(users[:20]), ids, 1), scores, rtol=1e-5, atol=1e-6)
+    if isinstance(warm, FoldIn):
+        again = {} if isinstance(warm, NeighbourModel) else {"recalculate_user": True}
+        ids, scores = model.recommend(np.arange(20), user_items[:20], N=10, filter_already_liked_items=False, **again)
+        mine = warm.scores_of([[items[i] for i in user_items[row].indices] for row in range(20)])
+        np.testing.assert_allclose(np.take_along_axis(mine, ids, 1), scores, rtol=1e-4, atol=1e-5)
+    assert before
+    assert before == {name: pickle.dumps(getattr(model, name)) for name in before}, "the host was changed"
+    assert isinstance(warm, FoldIn) == (not type(model).__name__.startswith(("Bayesian", "Logistic")))
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.booleans(), st.integers(0, 99))
+def test_scores_are_inner_products_and_biases(n_users, n_items, rank, biased, seed):
+    rng = np.random.default_rng(seed)
+    user, item = rng.normal(size=(n_users, rank)), rng.normal(size=(n_items, rank))
+    b_u, b_i = (rng.normal(size=n_users), rng.normal(size=n_items)) if biased else (None, None)
+    users, items = [f"u{i}" for i in rng.permutation(n_users)], rng.permutation(n_items)
+    model = FactorModel(items, item, users, user, b_i, b_u, offset=3.5)
+    for row, name in enumerate(users):
+        for column in range(n_items):
+            expected = user[row] @ item[column] + 3.5 + (b_u[row] + b_i[column] if biased else 0)
+            assert model.scores([name])[0, column] == pytest.approx(expected, abs=1e-4)
+    item[:] = 0  # the caller's array is not the model's
+    assert model.item_factors.any()
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors"])
+@pytest.mark.parametrize("strings", [False, True])
+def test_factors_out_of_files(kind, strings, tmp_path):
+    ids = np.array(["b", "a", "c"]) if strings else np.array([7, 3, 5])
+    factors, biases = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([1, 2, 3], np.float32)
+    path = tmp_path / f"items.{kind}"
+    if kind == "npz":
+        np.savez(path, ids=ids, factors=factors, biases=biases)
+    elif kind == "parquet":
+        pl.DataFrame({"id": ids, "factors": factors.tolist(), "bias": biases}).write_parquet(path)
+    elif strings:
+        pytest.skip("safetensors holds numbers only")
+    else:
+        save_file({"ids": ids, "factors": factors, "biases": biases}, path)
+    users = tmp_path / "users.npz"
+    np.savez(users, ids=np.array([1]), factors=np.ones((1, 2), np.float32))
+    model = FactorModel.read(path, users)
+    assert list(model.item_ids) == ids.tolist()
+    np.testing.assert_allclose(model.scores([1]), [[2, 7, 12]])
+
+
+def test_bad_factors_are_told(tmp_path):
+    good = np.ones((2, 3), np.float32)
+    for bad, message in (
+        (lambda: FactorModel(["a", "a"], good), "stand twice"),
+        (lambda: FactorModel(["a"], good), r"item_factors has shape \(2, 3\)"),
+        (lambda: FactorModel(["a", "b"], good * np.nan), "not finite"),
+        (lambda: FactorModel(["a", "b"], good, ["u"]), "without user_factors"),
+        (lambda: FactorModel(["a", "b"], good, ["u"], np.ones((1, 2))), "user_factors has shape"),
+        (lambda: FactorModel.read(tmp_path / "none.npz"), "cannot be read"),
+        (lambda: FactorModel.read(tmp_path / "x.csv"), "is no .npz"),
+        (lambda: warm_model(AlternatingLeastSquares(), ["a"], ["u"]), "fit it first"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            bad()
+    np.savez(tmp_path / "bare.npz", factors=good)
+    with pytest.raises(InvalidDataError, match="ids"):
+        FactorModel.read(tmp_path / "bare.npz")
+    with pytest.raises(UnknownItemError, match="nobody"):
+        FactorModel(["a", "b"], good, ["u"], np.ones((1, 3))).scores(["nobody"])
+
+
+def test_a_hosts_factors_are_the_collaborative_channel(matrix, als, shop, encoder):
+    user_items, items, users = matrix
+    warm = warm_model(als, items, users, user_items)
+    some = FactorModel(items[5:][::-1], als.item_factors[5:][::-1])  # shuffled, and five items live on their texts
+    made = Recommender(encoder, config=SMALL, rng=0)
+    report = made.fit_meta(shop.interactions, shop.items, factors=some.to_factors())
+    assert made.info()["channels"]["host"] == als.item_factors.shape[1] == warm.item_factors.shape[1]
+    assert any("without unseen_users" in note for note in report.notes)
+    assert len(made.recommend(made.adapt_user(items[:2]), k=10)) == 10
+
+
+# ---- the router
+
+
+def test_the_router_asks_who_knows_the_user(matrix, als, recommender):
+    user_items, items, users = matrix
+    warm = FactorModel(items, als.item_factors, users, als.user_factors)
+    router = ColdStartRouter(warm, recommender, handover=((3, 0.0), (6, 1.0)))
+    sizes = np.diff(user_items.indptr)
+    few, some, many = (users[int(np.flatnonzero(sizes == n)[0])] for n in (3, 5, 8))
+    rows = [
+        (u, items[i], float(p)) for u in (few, some, many) for p, i in enumerate(user_items[users.index(u)].indices)
+    ]
+    rows += [("new", item, float(p)) for p, item in enumerate(items[:9])]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
+    found = router.recommend(frame, 7, users=["nobody"], exclude=items[20:22])
+    assert [found[u].share for u in (few, many, "new", "nobody")] == [0.0, 1.0, 0.0, 0.0]
+    assert 0 < found[some].share < 1
+    assert "unknown to the host" in found["new"].reason
+    assert "both" in found[some].reason and "5 items" in found[some].reason
+    for user, one in found.items():
+        seen = set(frame.filter(pl.col("user_id") == user)["item_id"])
+        ids = [r.item for r in one.items]
+        assert len(set(ids)) == 7 and not seen & set(ids) and not set(items[20:22]) & set(ids)
+    own = users.index(many)
+    ids, scores = als.recommend(own, user_items[own], N=7, filter_items=[20, 21])
+    assert [r.item for r in found[many].items] == [items[i] for i in ids]
+    np.testing.assert_allclose([r.score for r in found[many].items], scores, rtol=1e-5)
+    alone = recommender.recommend(recommender.adapt_user(items[:9]), 7, exclude=items[20:22])
+    assert [r.item for r in found["new"].items] == [r.item for r in alone]
+
+
+def test_a_host_that_folds_in_takes_unknown_users(matrix, als, recommender):
+    user_items, items, users = matrix
+    router = ColdStartRouter(warm_model(als, items, users), recommender, handover=((2, 0.0), (3, 1.0)))
+    row = int(np.argmax(np.diff(user_items.indptr)))
+    mine = [items[i] for i in user_items[row].indices]
+    frame = pl.DataFrame({"user_id": ["new"] * len(mine), "item_id": mine, "position": np.arange(len(mine)) * 1.0})
+    found = router.recommend(frame, 5, users=["nobody"])
+    ids, _ = als.recommend(0, user_items[row], N=5, recalculate_user=True)
+    assert [r.item for r in found["new"].items] == [items[i] for i in ids]
+    assert found["nobody"].share == 0.0
+
+
+def test_the_handover_is_learned_where_the_host_knows_better(matrix, recommender, shop):
+    _, items, users = matrix
+    log = shop.interactions.sort("user_id", "timestamp")
+    place = pl.int_range(pl.len()).over("user_id")
+    late = log.filter(place >= 4)
+    oracle = np.zeros((len(users), len(items)), np.float32)
+    row, column = {u: i for i, u in enumerate(users)}, {i: c for c, i in enumerate(items)}
+    for user, item in late.select("user_id", "item_id").iter_rows():
+        oracle[row[user], column[item]] = 1.0
+    knowing = FactorModel(items, np.eye(len(items), dtype=np.float32), users, oracle)
+    router = ColdStartRouter(knowing, recommender)
+    gains = router.learn_handover(log.filter(place < 4), late)
+    assert router.share(4) == 1.0 and gains[min(gains, key=lambda n: abs(n - 4))] > 0.9
+    blind = FactorModel(items, np.eye(len(items), dtype=np.float32), users, -oracle)
+    router = ColdStartRouter(blind, recommender)
+    router.learn_handover(log.filter(place < 4), late)
+    assert router.share(4) == 0.0
+    with pytest.raises(InvalidDataError, match="No user"):
+        router.learn_handover(log.filter(pl.col("user_id") == users[0]), late.filter(pl.col("user_id") == users[1]))
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_rising_shares_are_the_best_of_all_rising_ones(sums):
+    import itertools
+
+    sums = np.array(sums, float)
+    rising = [c for c in itertools.product(range(3), repeat=len(sums)) if list(c) == sorted(c)]
+    best = max(sum(sums[i, j] for i, j in enumerate(c)) for c in rising)
+    chosen = _rising(sums)
+    assert chosen == sorted(chosen)
+    assert sum(sums[i, j] for i, j in enumerate(chosen)) == best
+
+
+@pytest.mark.parametrize("handover", [(), ((5, 0.5), (3, 1.0)), ((1, 1.0), (5, 0.0)), ((1, 0.0), (5, 1.5))])
+def test_a_handover_that_falls_is_refused(handover, als, matrix, recommender):
+    with pytest.raises(InvalidDataError, match="handover"):
+        ColdStartRouter(warm_model(als, *matrix[1:]), recommender, handover=handover)
+
+
+# ---- into implicit
+
+
+@pytest.fixture(scope="module")
+def ours(matrix, shop, encoder) -> MecoldRecommender:
+    items = shop.items.with_columns(pl.int_range(pl.len()).alias("item_id"))
+    model = MecoldRecommender(items, encoder=encoder, config=SMALL)
+    model.fit(matrix[0], show_progress=False)
+    return model
+
+
+def test_implicits_own_contract(tmp_path):
+    """The tests that implicit publishes for its models, unchanged, on our model at its defaults."""
+    url, digest = SDIST
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            data = answer.read()
+    except (urllib.error.URLError, TimeoutError) as error:
+        if os.environ.get("MECOLD_REQUIRE_HOSTS"):
+            raise
+        pytest.skip(f"implicit's tests cannot be fetched: {error}")
+    assert hashlib.sha256(data).hexdigest() == digest
+    (tmp_path / "sdist.tar.gz").write_bytes(data)
+    with tarfile.open(tmp_path / "sdist.tar.gz") as packed:
+        (tmp_path / "recommender_base_test.py").write_bytes(
+            packed.extractfile("implicit-0.7.3/tests/recommender_base_test.py").read()
+        )
+    (tmp_path / "test_contract.py").write_text(
+        "import unittest\n"
+        "from recommender_base_test import RecommenderBaseTestMixin\n"
+        "from mecold_adapters.implicit import MecoldRecommender\n"
+        "class TestMecold(unittest.TestCase, RecommenderBaseTestMixin):\n"
+        "    def _get_model(self):\n"
+        "        return MecoldRecommender()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "test_contract.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "22 passed" in done.stdout, done.stdout[-3000:]
+
+
+def test_shapes_and_dtypes_are_implicits(ours, als, matrix):
+    user_items, items, _ = matrix
+    for model in (als, ours):
+        for one in (3, np.int64(3)):
+            ids, scores = model.recommend(one, user_items[3], N=4)
+            assert ids.shape == scores.shape == (4,) and ids.dtype == np.int32 and scores.dtype == np.float32
+        ids, scores = model.recommend(np.arange(6), user_items[:6], N=4, filter_items=[1, 2])
+        assert ids.shape == scores.shape == (6, 4) and not np.isin(ids, [1, 2]).any()
+        ids, scores = model.recommend(np.arange(6), user_items[:6], N=50, items=[4, 5, 6])
+        assert ids.shape == (6, 3) and (np.sort(ids, 1) == [4, 5, 6]).all()
+        ids, scores = model.recommend(0, user_items[0], N=10_000)
+        assert len(ids) == 10_000 and ids.dtype == np.int32
+        best = ids[scores > LEFT_OUT]
+        assert set(best) == set(range(len(items))) - set(user_items[0].indices)
+    empty = sp.csr_matrix((2, len(items)), dtype=np.float32)
+    ids, scores = ours.recommend([0, 1], empty, N=5)
+    assert (ids[0] == ids[1]).all() and (scores > LEFT_OUT).all()
+
+
+def test_implicits_evaluator_ranks_ours_above_chance(ours, matrix):
+    user_items = matrix[0]
+    rng = np.random.default_rng(0)
+    held = user_items.copy()
+    held.data = (rng.random(len(held.data)) < 0.3).astype(np.float32)
+    held.eliminate_zeros()
+    kept = user_items - held
+    kept.eliminate_zeros()
+    found = ranking_metrics_at_k(ours, kept.tocsr(), held.tocsr(), K=10, show_progress=False)
+    assert found["ndcg"] > 0.1
+
+
+def test_what_mecold_cannot_do_in_implicit_is_said(ours, matrix, tmp_path):
+    user_items = matrix[0]
+    with pytest.raises(NotImplementedError):
+        ours.similar_users(0)
+    with pytest.raises(NotImplementedError):
+        ours.similar_items(0, recalculate_item=True)
+    with pytest.raises(ValueError, match="1 row for every user"):
+        ours.recommend([0, 1], user_items[:1])
+    with pytest.raises(ValueError, match="both items and filter_items"):
+        ours.recommend(0, user_items[0], items=[1], filter_items=[2])
+    with pytest.raises(NotFittedError):
+        MecoldRecommender().recommend(0, user_items[0])
+    with pytest.raises(InvalidDataError, match="no columns of the matrix"):
+        MecoldRecommender(pl.DataFrame({"item_id": [0, 999], "title": ["a", "b"]})).fit(user_items[:, :5])
+    ours.save(tmp_path / "model")
+    again = MecoldRecommender.load(tmp_path / "model")
+    np.testing.assert_array_equal(ours.recommend(0, user_items[0])[0], again.recommend(0, user_items[0])[0])
+
+
+# ---- scikit-learn
+
+
+def test_a_grid_search_over_users(shop, encoder):
+    log = shop.interactions
+    assert clone(MecoldEstimator(shop.items, shots=3)).get_params()["shots"] == 3
+    blind = MetaConfig(
+        factors=SMALL.factors.__class__(symmetric_rank=0, directed_rank=0, neighbours=0, trend_bins=0),
+        training=SMALL.training, text_rank=1,
+    )  # fmt: skip
+    search = GridSearchCV(
+        MecoldEstimator(shop.items, encoder=encoder, shots=3),
+        {"config": [blind, SMALL]},
+        cv=GroupKFold(2),
+        error_score="raise",
+    )
+    search.fit(log, groups=log["user_id"].to_numpy())
+    assert search.best_params_["config"] is SMALL or search.best_params_["config"] == SMALL
+    assert search.best_estimator_.set_params(k=4).predict(log.head(50))["rank"].max() == 4
+    zero = search.best_estimator_.set_params(shots=0).score(log)
+    assert 0 < zero < search.best_estimator_.set_params(shots=3, k=10).score(log)
+    with pytest.raises(InvalidDataError, match="timestamp"):
+        search.best_estimator_.score(log.drop("timestamp"))
+    with pytest.raises(InvalidDataError, match="shots=500"):
+        search.best_estimator_.set_params(shots=500).score(log)
+    with pytest.raises(InvalidDataError, match="needs the items"):
+        MecoldEstimator().fit(log)
+
+
+# ---- the list of adapters
+
+
+class _Point:
+    def __init__(self, name, loaded):
+        self.name, self.value, self._loaded = name, f"{name}:X", loaded
+
+    def load(self):
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+def test_the_list_says_what_is_missing_and_what_is_broken(monkeypatch):
+    ghost = plugins.Adapter("ghost", "ghost", "ghost_of_a_module", "ghost 1", "pip install ghost", {"Boo": "says boo"})
+    points = [_Point("ghost", ghost), _Point("bad", RuntimeError("went wrong")), _Point("odd", 3)]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
+    found = plugins.adapters()
+    assert [one.name for one in found] == ["bad", "ghost", "odd"]
+    assert found[1].version is None and "pip install ghost" in str(found[1].missing())
+    shown = CliRunner().invoke(app, ["adapters"], env={"COLUMNS": "200"}).output
+    assert "went wrong" in shown and "missing" in shown and "pip install ghost" in shown
+
+
+def test_the_built_in_adapters_are_registered():
+    rows = json.loads(CliRunner().invoke(app, ["adapters", "--json"]).output)
+    by_name = {row["name"]: row for row in rows}
+    assert {"factors", "implicit", "sklearn"} <= set(by_name)
+    assert by_name["implicit"]["version"] == metadata.version("implicit")
+
+
+def test_listing_imports_no_host():
+    code = (
+        "import sys, mecold.plugins as p; p.adapters(); print([m for m in ('implicit', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_missing_host_says_how_to_install_it():
+    code = "import sys; sys.modules['implicit'] = None; import mecold_adapters.implicit"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'implicit" in done.stderr and done.returncode == 1
