@@ -22,6 +22,12 @@ demo: $(STAMP)  ## set up and run the main job on a generated shop
 test: $(STAMP)  ## set up and run all tests
 	$(BIN)/python -m pytest
 
+hosts:  ## test the adapters whose hosts need an environment of their own
+	$(PYTHON) -m venv .venv-lenskit
+	.venv-lenskit/bin/pip install --quiet -c constraints.txt torch
+	.venv-lenskit/bin/pip install --quiet -e '.[bundled]' 'lenskit==2025.8.1' beartype hypothesis pytest
+	.venv-lenskit/bin/python -m pytest tests/hosts
+
 check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +40,6 @@ bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
 	$(BIN)/python bench/metrics.py
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .venv-lenskit .mypy_cache .pytest_cache .ruff_cache dist
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test hosts check bench clean

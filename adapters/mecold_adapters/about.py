@@ -18,3 +18,7 @@ SKLEARN = Adapter(
     "sklearn", "scikit-learn", "sklearn", "scikit-learn 1.9", "pip install 'scikit-learn>=1.5'",
     {"MecoldEstimator": "mecold as an estimator, for grid searches over GroupKFold users"},
 )  # fmt: skip
+LENSKIT = Adapter(
+    "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1", "pip install 'lenskit>=2025.8,<2026'",
+    {"MecoldScorer": "a scorer component that answers unseen users from the query's history"},
+)  # fmt: skip

@@ -9,11 +9,8 @@ model.fit(user_items)
 ids, scores = model.recommend(userids, user_items[userids])
 """
 
-import io
-import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +22,7 @@ import scipy.sparse as sp
 from mecold import DataWarning, Encoder, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender
 from mecold.frames import FrameLike, read_frame
 from mecold_adapters.about import IMPLICIT
+from mecold_adapters.packing import pack, unpack
 from mecold_adapters.warm import FactorModel, FoldInModel, NeighbourModel
 
 try:
@@ -247,7 +245,9 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
     def save(self, fileobj_or_path: str | Path | BinaryIO) -> None:
         """Write the model as `.npz`: no pickle, and no texts but those of the catalogue."""
         target = fileobj_or_path
-        np.savez(str(target) if isinstance(target, Path) else target, model=np.frombuffer(self._packed(), np.uint8))
+        np.savez(
+            str(target) if isinstance(target, Path) else target, model=np.frombuffer(pack(self.recommender), np.uint8)
+        )
 
     @classmethod
     def load(cls, fileobj_or_path: str | Path | BinaryIO) -> "MecoldRecommender":
@@ -256,33 +256,15 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
         if isinstance(source, str | Path) and not str(source).endswith(".npz"):
             source = f"{source}.npz"
         with np.load(source, allow_pickle=False) as data:
-            return cls()._with(data["model"].tobytes())
+            made = cls()
+            made.recommender = unpack(data["model"].tobytes())
+            return made
 
     def __getstate__(self) -> Mapping[str, Any]:
-        return {**self.__dict__, "recommender": self._packed()}
+        return {**self.__dict__, "recommender": pack(self.recommender)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._with(state["recommender"])
-
-    def _packed(self) -> bytes:
-        """The model folder as one zip; empty where nothing is fitted."""
-        if self.recommender is None:
-            return b""
-        buffer = io.BytesIO()
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(buffer, "w") as packed:
-            self.recommender.save(Path(folder) / "model")
-            for path in sorted((Path(folder) / "model").rglob("*")):
-                packed.write(path, path.relative_to(Path(folder) / "model"))
-        return buffer.getvalue()
-
-    def _with(self, packed: bytes) -> "MecoldRecommender":
-        self.recommender = None
-        if packed:
-            with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(io.BytesIO(packed)) as zipped:
-                zipped.extractall(folder)
-                self.recommender = Recommender.load(folder)
-        return self
+        self.__dict__.update(state, recommender=unpack(state["recommender"], state["encoder"]))
 
     def _fitted(self) -> Recommender:
         if self.recommender is None:
