@@ -115,6 +115,16 @@ def picture(results: list[dict[str, Any]]) -> None:
     figure.savefig(RESULTS / "cold_start.svg", metadata={"Date": None})
 
 
+def commit_of(root: Path) -> str:
+    """The commit, marked where code (not results) differs from it."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=root)
+
+    changed = git("diff", "--quiet", "HEAD", "--", "mecold", "bench/*.py").returncode
+    return git("describe", "--always").stdout.strip() + ("-dirty" if changed else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
@@ -128,8 +138,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "cold_start.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    head = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(head, capture_output=True, text=True).stdout.strip()
+    commit = commit_of(Path(__file__).parents[1])
     kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
     results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
     for protocol in args.protocols.split(","):

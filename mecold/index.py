@@ -82,17 +82,6 @@ def top_rows(scores: Float[Tensor, "users items"], k: int) -> tuple[Float[Tensor
     return values.gather(1, order), places.gather(1, order)
 
 
-def _products(queries: Float[Tensor, "users dim"], vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "users items"]:
-    """Inner products. For a few queries, items first: on a CPU that is three times as fast as `queries @ vectors.T`.
-
-    One query goes as four copies: the matrix-vector product is bound to one thread, the matrix product is not.
-    """
-    if len(queries) > 4 or queries.device.type != "cpu":
-        return queries @ vectors.T
-    few = queries.repeat(4, 1) if len(queries) == 1 else queries
-    return (vectors @ few.T).T[: len(queries)].contiguous()
-
-
 class ExactIndex:
     """Blocked torch product, mask, top-k. Needs no building and sees every change of the catalogue at once."""
 
@@ -103,7 +92,7 @@ class ExactIndex:
         step = max(1, _SCORES_AT_ONCE // max(1, len(space.item)))
         for start in range(0, len(query), step):
             part = query[start : start + step]
-            scores = space.near.add_to(_products(part.vector, space.item), part.rows, part.trust)
+            scores = space.scores(part)
             rows = hidden[start : start + step]
             users = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
             if len(users):
