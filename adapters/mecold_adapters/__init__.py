@@ -1,8 +1,9 @@
 """mecold at home in existing stacks, in both directions.
 
-From a host: `FactorModel` and `NeighbourModel` hold what a trained model knows, with the host's own scores; their
-`to_factors()` goes into `Recommender.fit_meta(factors=...)`, and `ColdStartRouter` puts them beside mecold. Into a host:
-one module per library (`mecold_adapters.implicit`, `mecold_adapters.sklearn`), which imports its host when it is imported.
+From a host: `FactorModel` and `NeighbourModel` hold what a trained model knows, with the host's own scores; what
+`FactorModel.to_factors()` gives goes into `Recommender.fit_meta(factors=...)`, and `ColdStartRouter` puts either beside
+mecold. Into a host: one module per library (`mecold_adapters.implicit`, `.lenskit`, `.sklearn`), which imports its host
+when it is imported.
 `mecold adapters` lists what is installed.
 """
 

@@ -20,7 +20,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from mecold import DataWarning, Encoder, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender
-from mecold.frames import FrameLike, read_frame
+from mecold.frames import FrameLike, id_column, read_frame, require
 from mecold_adapters.about import IMPLICIT
 from mecold_adapters.packing import pack, unpack
 from mecold_adapters.warm import FactorModel, FoldInModel, NeighbourModel
@@ -108,7 +108,8 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
         """Meta-learn from a matrix.
 
         Args:
-            user_items: shape `(users, items)`; a positive value is the weight of an interaction.
+            user_items: shape `(users, items)`; a positive value is the weight of an interaction, other entries are left
+                out (a dislike is nothing that mecold can learn from a matrix; `recommend` still filters it).
             show_progress: show a progress bar.
             callback: called after each epoch with its number, the seconds since the start, and its loss (NaN before
                 the first).
@@ -134,6 +135,12 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
         if self.items is None:
             return every.with_columns(pl.lit("").alias("title"))
         frame = read_frame(self.items, "items")
+        require(frame, ["item_id"], "items")
+        if id_column(frame["item_id"], "item_id of the items").dtype != pl.Int64:
+            raise InvalidDataError(
+                "item_id must be the number of the item's column in the matrix; these are no integers."
+            )
+        frame = frame.with_columns(pl.col("item_id").cast(pl.Int64))
         outside = frame.filter(~pl.col("item_id").is_in(every["item_id"].implode()))
         if outside.height:
             raise InvalidDataError(
@@ -183,10 +190,18 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
         width = N if among is None else min(N, len(pool))  # as in implicit
         log = _log(user_items)
         with_history = set(log["user_id"].to_list())
+        aside = user_items.copy()  # what the user has without liking it
+        aside.data = (aside.data <= 0).astype(np.float32)
+        aside.eliminate_zeros()
+        more = int(np.diff(aside.indptr).max(initial=0)) if filter_already_liked_items else 0
         found = self._fitted().recommend_batch(
-            log, max(1, width), users=[row for row in range(len(users)) if row not in with_history],
+            log, max(1, width + more), users=[row for row in range(len(users)) if row not in with_history],
             exclude=left, among=among if among is None else among.tolist(), include_seen=not filter_already_liked_items,
         )  # fmt: skip
+        if more:
+            has = pl.DataFrame({"user_id": aside.tocoo().row, "item_id": aside.tocoo().col}).cast(pl.Int64)
+            found = found.join(has, on=["user_id", "item_id"], how="anti", maintain_order="left")
+        found = found.group_by("user_id", maintain_order=True).head(width)
         ids, scores = _rectangle(found, len(users), width, pool)
         return (ids[0], scores[0]) if scalar else (ids, scores)
 
@@ -201,7 +216,7 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Items wanted by who has this one, the item itself first with score 1; see `RecommenderBase.similar_items`.
 
-        The other scores are relative to the best one's, which has 1 too, so that they compare within one row.
+        The other scores are divided by the size of the best one's, so that they compare within one row.
 
         Args:
             itemid: a column number or an array of them.

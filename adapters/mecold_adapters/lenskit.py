@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mecold import Interaction, ItemId, MetaConfig, NotFittedError, Recommender, TextEncoder
-from mecold.frames import read_frame
+from mecold import Interaction, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender, TextEncoder
+from mecold.frames import id_column, read_frame, require
 from mecold_adapters.about import LENSKIT
 from mecold_adapters.packing import pack, unpack
 
@@ -47,7 +47,7 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
     """Scores candidates for the user of a query, from the query's history alone; unknown items get NaN.
 
     In a pipeline of LensKit the history of a training user is looked up by the pipeline itself. A history with a
-    `timestamp` field is read in the order of time, else in the order of the list, oldest first. With
+    `timestamp` field is read in the order of time, or where a time is missing in the order of the list, oldest first. With
     `liked_from`, a `rating` field tells likes from dislikes.
     """
 
@@ -97,7 +97,9 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
         labels = np.ones(len(items))
         if self.config.liked_from is not None and rating is not None:
             labels = np.where(np.asarray(rating) >= self.config.liked_from, 1.0, -1.0)
-        times = [None] * len(items) if time is None else _seconds(pl.Series(np.asarray(time))).to_list()
+        times = [None] * len(items) if time is None else _seconds(_series(time)).to_list()
+        if None in times:  # one unknown time leaves the order of the list
+            times = [None] * len(items)
         rows = zip(items.ids().tolist(), labels.tolist(), times, strict=True)
         return [Interaction(item, label=label, time=when) for item, label, when in rows]
 
@@ -116,6 +118,12 @@ def _items(data: Dataset, path: Path | None) -> pl.DataFrame:
     every = pl.DataFrame({"item_id": data.items.ids().tolist()})
     if path is not None:
         frame = read_frame(path, "items")
+        require(frame, ["item_id"], "items")
+        frame = frame.with_columns(id_column(frame["item_id"], "item_id of the items").alias("item_id"))
+        if frame["item_id"].dtype != every["item_id"].dtype:
+            raise InvalidDataError(
+                f"The item ids of '{path}' are {frame['item_id'].dtype}, those of the data set {every['item_id'].dtype}."
+            )
         return pl.concat([frame, every.join(frame, on="item_id", how="anti")], how="diagonal_relaxed")
     frame = pl.DataFrame(pl.from_arrow(data.entities("item").arrow()))
     texts = [
@@ -131,6 +139,11 @@ def _log(data: Dataset, *, rated: bool) -> pl.DataFrame:
     wanted = ["user_id", "item_id", *(name for name in ("timestamp", *(("rating",) if rated else ())) if name in table)]
     log = table.select(wanted)
     return log.with_columns(_seconds(log["timestamp"]).alias("timestamp")) if "timestamp" in log else log
+
+
+def _series(times: Any) -> pl.Series:
+    values = np.asarray(times)
+    return pl.Series(values.astype("datetime64[us]") if values.dtype.kind == "M" else values)
 
 
 def _seconds(times: pl.Series) -> pl.Series:

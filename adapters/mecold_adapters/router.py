@@ -8,6 +8,7 @@ import polars as pl
 import torch
 
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender
+from mecold.arguments import check_k, listed
 from mecold.frames import FrameLike, id_column, read_frame, require
 from mecold.metrics import ndcg
 from mecold_adapters.warm import FoldIn, WarmModel
@@ -23,7 +24,8 @@ class Routed:
     """One user's list and who made it.
 
     Args:
-        items: best first; scores are the maker's own, or of the fusion.
+        items: best first; scores are the maker's own, or of the fusion. A host's list that comes out short is filled behind
+            with mecold's.
         share: how much the host's list counts: 0 mecold alone, 1 the host alone.
         reason: why, in words.
     """
@@ -65,6 +67,13 @@ class ColdStartRouter:
         self.warm = warm
         self.cold = cold
         self.handover = _checked(handover)
+        self._host_items = set(warm.item_ids)
+        if (mine := cold.info()["item_ids"]) != (
+            kinds := " and ".join(sorted({_kind(item) for item in self._host_items}))
+        ):
+            raise InvalidDataError(
+                f"The host's item ids are {kinds}, those of mecold's catalogue {mine}. Use the same ids."
+            )
 
     def share(self, interactions: int) -> float:
         """How much the host counts for a user that it knows with so many distinct items."""
@@ -94,16 +103,16 @@ class ColdStartRouter:
         Raises:
             InvalidDataError: if the histories cannot be used, or a user of `users` has one.
         """
-        frame = _frame(histories)
-        leaving = list(exclude)
+        check_k(k)
+        frame, leaving = _frame(histories), listed(exclude, "exclude")
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
-        further = list(dict.fromkeys(users))
+        further = list(dict.fromkeys(listed(users, "users")))
         both = [user for user in further if user in requests]
         if both:
             raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")
         requests |= {user: self._request(user, set()) for user in further}
         fused = [user for user, one in requests.items() if 0 < one.share < 1]
-        lists = self._lists(frame, requests, max(k, _DEPTH) if fused else k, leaving)
+        lists = self._lists(frame, requests, k, max(k, _DEPTH) if fused else k, leaving)
         return {
             user: Routed(_fuse(*lists(user), one.share)[:k], one.share, one.reason) for user, one in requests.items()
         }
@@ -141,7 +150,7 @@ class ColdStartRouter:
         }
         if not requests:
             raise InvalidDataError("No user is in `histories` and in `following` and known to the warm model.")
-        lists = self._lists(frame, requests, max(k, _DEPTH), [])
+        lists = self._lists(frame, requests, 0, max(k, _DEPTH), [])
         steps = np.log1p(np.array(sorted(numbers)))
         nearest = [int(np.abs(steps - np.log1p(len(one.seen))).argmin()) for one in requests.values()]
         gains = np.array([[_ndcg(_fuse(*lists(user), s)[:k], wanted[user], k) for s in _SHARES] for user in requests])
@@ -156,18 +165,22 @@ class ColdStartRouter:
 
     def _request(self, user: ItemId, seen: set[ItemId]) -> _Request:
         size = f"{len(seen):,} item{'' if len(seen) == 1 else 's'}"
-        if not (self.warm.knows(user) or isinstance(self.warm, FoldIn)):
-            return _Request(seen, 0.0, f"mecold: {size}, unknown to the host")
-        share = self.share(len(seen)) if seen or self.warm.knows(user) else 0.0
+        usable = len(seen)
+        if not self.warm.knows(user):
+            usable = len(seen & self._host_items) if isinstance(self.warm, FoldIn) else 0
+            if not usable:
+                return _Request(seen, 0.0, f"mecold: {size}, unknown to the host")
+        share = self.share(usable)
         maker = {0.0: "mecold", 1.0: "host"}.get(share, f"both, {share:.0%} host")
         return _Request(seen, share, f"{maker}: {size}")
 
     def _lists(
-        self, frame: pl.DataFrame, requests: dict[ItemId, _Request], depth: int, exclude: Sequence[ItemId]
+        self, frame: pl.DataFrame, requests: dict[ItemId, _Request], k: int, depth: int, exclude: Sequence[ItemId]
     ) -> Callable[[ItemId], tuple[list[Recommendation], list[Recommendation]]]:
-        """The host's and mecold's list of each user who needs them, empty where the share says that they do not count."""
+        """The host's and mecold's list of each user who needs them, else empty; mecold's where the host has fewer than k."""
         warm = self._warm_lists({u: one.seen for u, one in requests.items() if one.share > 0}, depth, exclude)
-        cold = self._cold_lists(frame, {u: one.seen for u, one in requests.items() if one.share < 1}, depth, exclude)
+        needed = {u: one.seen for u, one in requests.items() if one.share < 1 or len(warm[u]) < k}
+        cold = self._cold_lists(frame, needed, depth, exclude)
         return lambda user: (warm.get(user, []), cold.get(user, []))
 
     def _cold_lists(
@@ -211,6 +224,10 @@ class ColdStartRouter:
         return np.array(np.concatenate([*folded, *([self.warm.scores(known)] if known else [])]), dtype=np.float32)
 
 
+def _kind(item: ItemId) -> str:
+    return "strings" if isinstance(item, str) else "integers"
+
+
 def _checked(handover: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
     pairs = tuple((int(number), float(share)) for number, share in handover)
     numbers, shares = [number for number, _ in pairs], [share for _, share in pairs]
@@ -241,9 +258,12 @@ def _seen(frame: pl.DataFrame) -> dict[ItemId, set[ItemId]]:
 
 
 def _fuse(warm: list[Recommendation], cold: list[Recommendation], share: float) -> list[Recommendation]:
-    """The one list that counts as it is; or both, by weighted reciprocal rank, the host's first where level."""
-    if share in (0.0, 1.0):
-        return warm if share else cold
+    """Mecold's list; or the host's, what it lacks filled behind; or both, by weighted reciprocal rank."""
+    if not share:
+        return cold
+    if share == 1:
+        there = {one.item for one in warm}
+        return warm + [one for one in cold if one.item not in there]
     score: dict[ItemId, float] = {}
     for weight, ranked in ((share, warm), (1 - share, cold)):
         for rank, one in enumerate(ranked, 1):

@@ -97,8 +97,12 @@ class MecoldEstimator(BaseEstimator):  # type: ignore[misc]
         )
         ordered = ordered.with_columns(pl.int_range(pl.len()).over("user_id").alias("_place"))
         support, later = ordered.filter(pl.col("_place") < self.shots), ordered.filter(pl.col("_place") >= self.shots)
+        if self.config is not None and self.config.liked_from is not None:
+            later = later.filter(pl.col("rating") >= self.config.liked_from)
         if later.is_empty():
-            raise InvalidDataError(f"No user has more than shots={self.shots} items: there is nothing to score.")
+            raise InvalidDataError(
+                f"No user has more than shots={self.shots} items that were liked: there is nothing to score."
+            )
         wanted = later.group_by("user_id").agg(pl.col("item_id"))
         support = support.join(wanted.select("user_id"), on="user_id", how="semi").drop("_place")
         users = [] if self.shots else wanted["user_id"].to_list()

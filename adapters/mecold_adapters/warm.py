@@ -1,8 +1,10 @@
 """What a trained host model knows of its users and items, as plain arrays that answer with the host's own scores.
 
-Nothing of the host is kept or changed: factors are copied in when the model is made.
+Nothing of the host is changed, and factors are copied in. Only a fold-in keeps the host itself: when that is fitted again,
+make a new warm model.
 """
 
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mecold import InvalidDataError, ItemFactors, ItemId, UnknownItemError
@@ -30,7 +33,7 @@ class WarmModel(Protocol):
         ...
 
     def scores(self, users: Sequence[ItemId]) -> np.ndarray:
-        """The host's scores of every item, shape `(users, items)`, float32."""
+        """The host's scores of every item, shape `(users, items)`, float32; -inf where it has nothing to say."""
         ...
 
 
@@ -70,10 +73,8 @@ class FactorModel:
     _row_of: dict[ItemId, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        plain = {name: _plain_ids(getattr(self, name)) for name in ("item_ids", "user_ids")}
+        plain = {name: _plain_ids(getattr(self, name), name) for name in ("item_ids", "user_ids")}
         for name, ids in plain.items():
-            if len(set(ids)) < len(ids):
-                raise InvalidDataError(f"{len(ids) - len(set(ids)):,} of the {name} stand twice.")
             object.__setattr__(self, name, ids)
         if len(self.user_ids) and self.user_factors is None:
             raise InvalidDataError(f"{len(self.user_ids):,} user ids came without user_factors.")
@@ -153,7 +154,10 @@ class FoldInModel(FactorModel):
     fold_in: Callable[[sp.csr_matrix], np.ndarray] = field(kw_only=True)
 
     def scores_of(self, histories: Sequence[Collection[ItemId]]) -> np.ndarray:
-        """The host's scores for users with these items, shape `(users, items)`, float32; unknown items are left out."""
+        """The host's scores for users with these items, shape `(users, items)`, float32.
+
+        Unknown items are left out, and each item counts once: weights are not read.
+        """
         vectors = self.fold_in(_matrix(histories, self.item_ids))
         found = vectors @ self.item_factors.T + self.offset
         return np.asarray(found if self.item_biases is None else found + self.item_biases, dtype=np.float32)
@@ -162,6 +166,8 @@ class FoldInModel(FactorModel):
 @dataclass(frozen=True)
 class NeighbourModel:
     """An item-item model: a user's score of an item is the sum of its similarities to what the user has.
+
+    An item that is no neighbour of anything the user has scores -inf, as implicit leaves it out. It has no factors.
 
     Args:
         item_ids: item ids, in the order of rows and columns.
@@ -178,7 +184,7 @@ class NeighbourModel:
 
     def __post_init__(self) -> None:
         for name in ("item_ids", "user_ids"):
-            object.__setattr__(self, name, _plain_ids(getattr(self, name)))
+            object.__setattr__(self, name, _plain_ids(getattr(self, name), name))
         n, m = len(self.item_ids), len(self.user_ids)
         for name, shape in (("similarity", (n, n)), ("user_items", (m, n))):
             matrix = sp.csr_matrix(getattr(self, name), copy=True)
@@ -204,7 +210,10 @@ class NeighbourModel:
         return self._scores(_matrix(histories, self.item_ids))
 
     def _scores(self, user_items: sp.csr_matrix) -> np.ndarray:
-        return np.asarray((user_items @ self.similarity).toarray(), dtype=np.float32)
+        found = (user_items @ self.similarity).tocoo()
+        scores = np.full(found.shape, -np.inf, np.float32)
+        scores[found.row, found.col] = found.data
+        return scores
 
 
 def _matrix(histories: Sequence[Collection[ItemId]], item_ids: Sequence[ItemId]) -> sp.csr_matrix:
@@ -216,8 +225,11 @@ def _matrix(histories: Sequence[Collection[ItemId]], item_ids: Sequence[ItemId])
     return sp.csr_matrix((np.ones(len(entries), np.float32), entries, ends), (len(columns), len(column)))
 
 
-def _plain_ids(ids: Sequence[ItemId]) -> tuple[ItemId, ...]:
-    return tuple(one.item() if isinstance(one, np.generic) else one for one in ids)
+def _plain_ids(ids: Sequence[ItemId], what: str) -> tuple[ItemId, ...]:
+    plain = tuple(one.item() if isinstance(one, np.generic) else one for one in ids)
+    if len(set(plain)) < len(plain):
+        raise InvalidDataError(f"{len(plain) - len(set(plain)):,} of the {what} stand twice.")
+    return plain
 
 
 def _rows(users: Sequence[ItemId], row_of: Mapping[ItemId, int]) -> list[int]:
@@ -234,7 +246,7 @@ def _read(path: Path) -> tuple[list[ItemId], np.ndarray, np.ndarray | None]:
         parts = _READERS[path.suffix](path)
         biases = parts.get("biases")
         return parts["ids"].tolist(), parts["factors"], None if biases is None else np.asarray(biases)
-    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, SafetensorError, pl.exceptions.PolarsError) as error:
         raise InvalidDataError(
             f"'{path}' cannot be read as factors: {error!r}. It needs `ids` and `factors` (parquet: columns `id`, `factors`)."
         ) from error
