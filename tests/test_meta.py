@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold import HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
+from mecold import Catalog, HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
 from mecold.demo import most_popular, score, split_users
 from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
+from mecold.interactions import Interactions
 from mecold.losses import logq_correction, multi_positive_softmax
 from mecold.meta.calibrate import Candidates, ascend
+from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import cut, opening
 from mecold.meta.train import episode_loss
 from mecold.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
@@ -405,3 +407,14 @@ def test_a_fit_that_diverges_says_so(shop, encoder):
     wild = replace(SMALL, training=replace(SMALL.training, lr=1e30))
     with pytest.raises(MecoldError, match="not finite"):
         Recommender(encoder, config=wild, rng=0).fit_meta(shop.interactions, shop.items)
+
+
+def test_a_fold_counts_as_if_it_had_all_users(shop):
+    """Popularity is standardised once: counts that lack a fold's users would all look unpopular, most where all are level."""
+    catalog = Catalog.read(shop.items)
+    log = Interactions.read(shop.interactions, catalog)
+    vectors = torch.zeros(len(catalog), 4)
+    views = cross_fit(log, np.ones(len(log.items), bool), vectors, SMALL, np.random.default_rng(0))
+    for view in views.folds:
+        assert float(view.counts.sum()) == pytest.approx(float(views.whole.counts.sum()), rel=1e-4)
+        assert ((view.counts == 0) >= (views.whole.counts == 0)).all()

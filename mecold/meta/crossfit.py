@@ -104,7 +104,8 @@ def cross_fit(
             found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
             pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
         near = fit_neighbours(stats.common, stats.counts, settings.neighbours).to(device)
-        return View(pairs, near, torch.from_numpy(stats.counts).to(device), vectors)
+        counts = stats.counts * (total.counts.sum() / max(1.0, stats.counts.sum()))  # as if the view had all users
+        return View(pairs, near, torch.from_numpy(counts).to(device), vectors)
 
     centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
     persistence = 0.0 if total.by_time is None else trend.persistence_of(torch.from_numpy(total.by_time))
