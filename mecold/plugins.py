@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
 GROUP = "mecold.adapters"
 
@@ -36,8 +36,8 @@ class Adapter:
         if importlib.util.find_spec(self.module) is None:
             return None
         try:
-            return metadata.version(self.host)
-        except metadata.PackageNotFoundError:  # the module comes from a fork
+            return version(self.host)
+        except PackageNotFoundError:  # the module comes from a fork
             return "of another distribution"
 
     def missing(self) -> ImportError:
@@ -61,7 +61,7 @@ class Broken:
 def adapters() -> list[Adapter | Broken]:
     """Every registered adapter, by name; one that does not load says why instead of hiding the others."""
     found: list[Adapter | Broken] = []
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             loaded = point.load()
             if not isinstance(loaded, Adapter):
