@@ -21,9 +21,7 @@ from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
 
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
-LEAST_SPREAD = (
-    0.1  # of log counts: where all items are equally popular, a fold that lacks a few users must not look odd
-)
+LEAST_SPREAD = 0.1  # of log counts: where all items are equally popular, chance differences stay small
 FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
 

@@ -190,16 +190,15 @@ class MecoldRecommender(RecommenderBase):  # type: ignore[misc]
         width = N if among is None else min(N, len(pool))  # as in implicit
         log = _log(user_items)
         with_history = set(log["user_id"].to_list())
-        aside = user_items.copy()  # what the user has without liking it
-        aside.data = (aside.data <= 0).astype(np.float32)
-        aside.eliminate_zeros()
-        more = int(np.diff(aside.indptr).max(initial=0)) if filter_already_liked_items else 0
+        stored = user_items.tocoo()
+        aside = stored.data <= 0  # what the user has without liking it
+        more = int(np.bincount(stored.row[aside], minlength=1).max()) if filter_already_liked_items else 0
         found = self._fitted().recommend_batch(
             log, max(1, width + more), users=[row for row in range(len(users)) if row not in with_history],
             exclude=left, among=among if among is None else among.tolist(), include_seen=not filter_already_liked_items,
         )  # fmt: skip
         if more:
-            has = pl.DataFrame({"user_id": aside.tocoo().row, "item_id": aside.tocoo().col}).cast(pl.Int64)
+            has = pl.DataFrame({"user_id": stored.row[aside], "item_id": stored.col[aside]}).cast(pl.Int64)
             found = found.join(has, on=["user_id", "item_id"], how="anti", maintain_order="left")
         found = found.group_by("user_id", maintain_order=True).head(width)
         ids, scores = _rectangle(found, len(users), width, pool)

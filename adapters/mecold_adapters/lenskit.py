@@ -107,10 +107,9 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
         return {**self.__dict__, "recommender_": pack(getattr(self, "recommender_", None))}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        del self.recommender_
-        if (recommender := unpack(state["recommender_"])) is not None:
-            self.recommender_ = recommender
+        self.__dict__.update(state, recommender_=unpack(state["recommender_"]))
+        if self.recommender_ is None:  # not trained: LensKit tells by the attribute
+            del self.recommender_
 
 
 def _items(data: Dataset, path: Path | None) -> pl.DataFrame:

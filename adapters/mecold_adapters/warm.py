@@ -73,12 +73,13 @@ class FactorModel:
     _row_of: dict[ItemId, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        plain = {name: _plain_ids(getattr(self, name), name) for name in ("item_ids", "user_ids")}
-        for name, ids in plain.items():
-            object.__setattr__(self, name, ids)
+        for name in ("item_ids", "user_ids"):
+            object.__setattr__(self, name, _plain_ids(getattr(self, name), name))
         if len(self.user_ids) and self.user_factors is None:
             raise InvalidDataError(f"{len(self.user_ids):,} user ids came without user_factors.")
         rank = np.asarray(self.item_factors).shape[-1]
+        if self.user_factors is None:
+            object.__setattr__(self, "user_factors", np.zeros((0, rank), np.float32))
         for name, shape in (
             ("item_factors", (len(self.item_ids), rank)),
             ("user_factors", (len(self.user_ids), rank)),
@@ -106,8 +107,7 @@ class FactorModel:
             UnknownItemError: naming users without factors.
         """
         rows = _rows(users, self._row_of)
-        factors = np.zeros((0, self.item_factors.shape[1]), np.float32)
-        found = (factors if self.user_factors is None else self.user_factors)[rows] @ self.item_factors.T + self.offset
+        found = np.asarray(self.user_factors)[rows] @ self.item_factors.T + self.offset
         if self.item_biases is not None:
             found = found + self.item_biases
         if self.user_biases is not None:
