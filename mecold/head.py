@@ -165,18 +165,21 @@ class PreferenceHead(nn.Module):
     def read(
         self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
     ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "users shots"]]:
-        """The prior: per channel a faded sum of the support sides; the trend of the moment; a liking for popular items.
+        """The prior: per channel a faded sum of the support sides, unfaded for text; the trend of the moment; a liking for
+        popular items.
 
         And the trust in each support row's neighbour list, read off in the same way.
         """
         rows = embedding(support.rows, space.support)
         popularity = embedding(support.rows, space.popularity[:, None])
         trust = evidence[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
+        by_channel = dict(zip(self.layout.names, trust.unbind(-1), strict=False))
+        by_channel["text"] = evidence  # what texts say of a user does not age
         parts = [
             scale[:, i, None] * trend.reading(support.time, self.centres, self.persistence)
-            if self.layout.names[i] == trend.CHANNEL
-            else torch.einsum("us,usd->ud", trust[..., i] * scale[:, i, None], rows[..., part])
-            for i, part in enumerate(self.layout.slices[:-2])
+            if name == trend.CHANNEL
+            else torch.einsum("us,usd->ud", by_channel[name] * scale[:, i, None], rows[..., part])
+            for i, (name, part) in enumerate(zip(self.layout.names[:-2], self.layout.slices, strict=False))
         ]
         newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`: no part of what is adapted
         return torch.cat([*parts, newness, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]

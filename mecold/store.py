@@ -128,7 +128,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
         "mecold": __version__,
         "encoder": model.encoder,
         "layout": {"names": layout.names, "widths": layout.widths},
-        "text_dim": model.tower.project.in_features,
+        "text_dim": len(model.tower.center),
         **settings,
         "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
     }

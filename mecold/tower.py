@@ -21,6 +21,7 @@ from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
 
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
+LEAST_VARIANCE = 1e-6  # of a direction of the texts, as a share of the largest
 LEAST_SPREAD = 0.1  # of log counts: where all items are equally popular, chance differences stay small
 FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
@@ -117,29 +118,11 @@ class ItemSpace:
         )
 
 
-@dataclass(frozen=True)
-class Frame:
-    """All of an item space that no learned parameter enters, so that a step of training makes the text channel only.
-
-    Args:
-        support: support sides of the factor channels.
-        fixed: item sides of the factor channels, newness and popularity.
-        text_gain: what the item side of the text channel is multiplied by.
-        near: neighbour lists.
-        cold: True for items that nobody has touched.
-        gram: mean outer product of `fixed`, newness left out.
-    """
-
-    support: Float[Tensor, "items width"]
-    fixed: Float[Tensor, "items fixed"]
-    text_gain: Float[Tensor, "items 1"]
-    near: Neighbours
-    cold: Bool[Tensor, " items"]
-    gram: Float[Tensor, "fixed fixed"]
-
-
 class ItemTower(nn.Module):
-    """The learned part of the item side: a bias-free projection of centred text vectors; gains of stand-ins.
+    """The item side, in closed form: half-whitened text vectors, the scale of popularity, gains of stand-ins.
+
+    A text vector is centred, turned to its leading directions, and each direction divided by the fourth root of its
+    variance: half way to whitening, where no few directions that all texts share drown the others (bench/LEDGER.md).
 
     Args:
         text_dim: width of the encoder's vectors.
@@ -148,19 +131,20 @@ class ItemTower(nn.Module):
     """
 
     center: Tensor
+    project: Tensor
     popular_scale: Tensor
     cold_gain: Tensor
 
     def __init__(self, text_dim: int, rank: int, channels: int) -> None:
         super().__init__()
-        self.project = nn.Linear(text_dim, rank, bias=False)
         self.register_buffer("center", torch.zeros(text_dim))
+        self.register_buffer("project", torch.zeros(text_dim, rank))
         self.register_buffer("popular_scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("cold_gain", torch.ones(channels))  # calibrated on the ranking, after training
 
     @torch.no_grad()
     def start_from(self, vectors: Float[Tensor, "items text_dim"], counts: Float[Tensor, " items"]) -> None:
-        """Closed-form start: centre and leading directions of the texts; mean and spread of popularity.
+        """Centre and half-whitened leading directions of the texts; mean and spread of popularity.
 
         Args:
             vectors: text vectors of the catalogue; all-zero rows (items without text) are left out.
@@ -168,17 +152,18 @@ class ItemTower(nn.Module):
         """
         known = vectors[(vectors != 0).any(1)]
         self.center.copy_(known.mean(0) if len(known) else self.center)
-        centred = known - self.center
-        _, axes = torch.linalg.eigh(centred.T @ centred)
-        rank = self.project.out_features
-        self.project.weight.copy_(axes.flip(1)[:, :rank].T)
+        centred = (known - self.center).double()
+        variance, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(centred)))
+        tells = variance > LEAST_VARIANCE * variance.max()  # along the others no two texts differ
+        scale = torch.where(tells, variance.clamp(min=1e-30) ** -0.25, 0.0)
+        self.project.copy_((axes * scale).flip(1)[:, : self.project.shape[1]])
         logs = torch.log1p(counts[counts > 0])
         self.popular_scale.copy_(torch.stack([logs.mean(), logs.std(correction=0).clamp(min=LEAST_SPREAD)]))
 
     def text(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, "items rank"]:
-        """Text channel: projected and scaled to length 1; an item without text stays at zero."""
+        """Text channel: half-whitened and scaled to length 1; an item without text stays at zero."""
         has_text = (vectors != 0).any(1, keepdim=True)
-        return torch.where(has_text, nn.functional.normalize(self.project(vectors - self.center), dim=1), 0.0)
+        return torch.where(has_text, nn.functional.normalize((vectors - self.center) @ self.project, dim=1), 0.0)
 
     def popularity(self, counts: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
         """Standardised log count."""
@@ -229,65 +214,45 @@ class ItemTower(nn.Module):
         return torch.cat(sides, dim=1), torch.cat(items, dim=1), torch.cat([known.to(guess.dtype), guess], dim=1)
 
     @torch.no_grad()
-    def frame(
+    def space(
         self,
         pairs: Mapping[str, FactorPair],
         near: Neighbours,
         vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
         dropped: Tensor | None = None,
-    ) -> Frame:
-        """All of an item space but the text channel.
+    ) -> ItemSpace:
+        """The item space of a catalogue.
 
         Args:
             pairs: factor channels by name, in the layout's order.
             near: neighbour lists.
-            vectors: text vectors; lookalikes are looked for in the text channel as it is now.
+            vectors: text vectors.
             counts: users per item; an item with none is cold.
             dropped: items to treat as cold whatever their count.
         """
         cold = (counts == 0) if dropped is None else dropped | (counts == 0)
-        nothing = counts.new_zeros(len(counts), 0)
+        nothing, text = counts.new_zeros(len(counts), 0), self.text(vectors)
         support, item = (
             torch.cat([getattr(pair, side) for pair in pairs.values()] + [nothing], 1) for side in ("support", "item")
         )
         last = torch.stack([torch.zeros_like(counts), self.popularity(counts)], dim=1)
         if cold.any():
-            rows, text = cold.nonzero()[:, 0], self.text(vectors)
+            rows = cold.nonzero()[:, 0]
             alike = Lookalikes.find(text[rows], text, ~cold)
             widths = {name: pair.rank for name, pair in pairs.items()}
             found = self.stand_ins(alike, support, item, torch.where(cold, 0.0, counts), widths)
             support, item, last = (
                 old.index_copy(0, rows, new) for old, new in zip((support, item, last), found, strict=True)
             )
-        fixed = torch.cat([item, last], dim=1)
-        adapted = torch.cat([item, torch.zeros_like(last[:, :1]), last[:, 1:]], dim=1)
-        text_gain = torch.where(cold, self.cold_gain[-3], 1.0)[:, None]
-        return Frame(support, fixed, text_gain, near.without(cold), cold, gramian(adapted))
-
-    def space(self, frame: Frame, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
-        """The item space of a catalogue.
-
-        Args:
-            frame: everything but the texts.
-            vectors: text vectors.
-        """
-        text = self.text(vectors)
-        own, factors, last = frame.text_gain * text, frame.fixed[:, :-2], frame.fixed[:, -2:]
-        support = torch.cat([frame.support, text, torch.zeros_like(last)], dim=1)
-        item = torch.cat([factors, own, last], dim=1)
-        cross = frame.fixed.T @ own / len(own)
-        cross = torch.cat([cross[:-2], torch.zeros_like(cross[:1]), cross[-1:]])
-        gram = torch.cat(
-            [
-                torch.cat([frame.gram[:-2, :-2], cross[:-2], frame.gram[:-2, -2:]], dim=1),
-                torch.cat([cross[:-2].T, gramian(own), cross[-2:].T], dim=1),
-                torch.cat([frame.gram[-2:, :-2], cross[-2:], frame.gram[-2:, -2:]], dim=1),
-            ]
-        )
-        return ItemSpace(support, item, frame.near, item[:, -1].contiguous(), frame.cold, gram)
+        own = torch.where(cold, self.cold_gain[-3], 1.0)[:, None] * text
+        item = torch.cat([item, own, last], dim=1)
+        support = torch.cat([support, text, torch.zeros_like(last)], dim=1)
+        gram = gramian(item)
+        gram[-2], gram[:, -2] = 0.0, 0.0  # newness is nothing to adapt
+        return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold, gram)
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""
         widths = tuple(pair.rank for pair in pairs.values())
-        return Layout((*pairs, "text", NEW, "popularity"), (*widths, self.project.out_features, 1, 1))
+        return Layout((*pairs, "text", NEW, "popularity"), (*widths, self.project.shape[1], 1, 1))

@@ -73,7 +73,7 @@ def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
     tower.cold_gain.copy_(torch.tensor([2.0, 1.5, 3.0, 1.0, 0.5]))
 
     with torch.no_grad():
-        space = tower.space(tower.frame(pairs, lists, vectors, counts), vectors)
+        space = tower.space(pairs, lists, vectors, counts)
 
     close = {"rtol": 0.02, "atol": 0.02}
     torch.testing.assert_close(space.item[5, :4], pairs["symmetric"].item[5])
@@ -98,7 +98,7 @@ def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():
     tower, pairs, lists, vectors, counts = small_tower()
     vectors[6] = vectors[5]  # a second twin, without symmetric factors
     with torch.no_grad():
-        space = tower.space(tower.frame(pairs, lists, vectors, counts), vectors)
+        space = tower.space(pairs, lists, vectors, counts)
     torch.testing.assert_close(space.support[0, :4], pairs["symmetric"].support[5], rtol=0.02, atol=0.02)
     trust = counts[5:7] / (counts[5:7] + TRUST)
     mean = (trust[:, None] * pairs["trend"].item[5:7]).sum(0) / trust.sum()

@@ -4,8 +4,9 @@ For each knot of the number of shots: one gain per channel of the query, and one
 kept only if it beats the present gains by two of its own standard errors, so that noise is not chased.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,15 +14,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mecold.head import KNOTS, Coefficients, PreferenceHead
-from mecold.meta.crossfit import Views
 from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
 from mecold.metrics import discounted_gain, ideal_gain
-from mecold.tower import ItemSpace, ItemTower
+from mecold.tower import NEW, ItemSpace
 
 _SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
 VALUES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 """What a gain may become; 1 is what training left."""
+LEAST_TEXT = 0.2
+"""The text channel keeps this gain however little texts say about known items: new ones are found by nothing else."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,8 @@ class Candidates:
 
 @torch.no_grad()
 def calibrate(
-    tower: ItemTower,
     head: PreferenceHead,
-    views: Views,
+    spaces: Sequence[ItemSpace],
     users: Opening,
     chosen: Sequence[np.ndarray],
     query: int,
@@ -80,9 +81,8 @@ def calibrate(
     """Fit the head's gains in place.
 
     Args:
-        tower: trained item tower.
         head: trained head.
-        views: cross-fitted views.
+        spaces: the item space of each fold.
         users: first items of every user.
         chosen: users to calibrate on, by fold.
         query: how many following items count as relevant.
@@ -92,8 +92,9 @@ def calibrate(
     Returns:
         nDCG@10 of those users before and after, per knot.
     """
-    spaces = [view.space(tower) for view in views.folds]
-    values = {}
+    names, values = head.layout.names, {}
+    popularity, newness = names.index("popularity"), names.index(NEW)
+    least = {names.index("text"): LEAST_TEXT}
     for knot, shots in enumerate(KNOTS):
         # without a support only popularity has a say, and no gain changes its order
         found = _collect(head, spaces, users, chosen, shots, query, rng, limit) if shots else None
@@ -101,20 +102,38 @@ def calibrate(
             continue
         gain, share = head.gain[knot].clone(), head.share[knot, 0].clone()
         values[f"calibration/before/{shots}"] = float(found.ndcg(gain, share).mean())
-        gain, share = _fitted(found, gain, share, head.layout.names.index("popularity"))
+        gain, share = fitted(found, gain, share, plain=popularity, fixed={newness}, least=least)
         head.gain[knot], head.share[knot, 0] = gain, share
         values[f"calibration/after/{shots}"] = float(found.ndcg(gain, share).mean())
     return values
 
 
-def _fitted(found: Candidates, gain: Tensor, share: Tensor, popularity: int) -> tuple[Tensor, Tensor]:
-    """The best gains, from where they are or from popularity alone; where the two are level, popularity has it."""
+def fitted(
+    found: Candidates,
+    gain: Tensor,
+    share: Tensor,
+    *,
+    plain: int,
+    fixed: Collection[int],
+    least: Mapping[int, float] = MappingProxyType({}),
+) -> tuple[Tensor, Tensor]:
+    """The best gains, from where they are or from one channel alone; where the two are level, that channel has it.
+
+    Args:
+        found: candidates.
+        gain: where the gains start.
+        share: where the share of the inner loop starts.
+        plain: the channel that stands alone in the other start.
+        fixed: channels whose gain stays.
+        least: gains that must not become smaller, by channel.
+    """
     alone = torch.zeros_like(gain)
-    alone[popularity] = 1.0
-    newness = {popularity - 1}
-    rich = ascend(found, gain, share, fixed=newness)
-    plain = ascend(found, alone, torch.zeros_like(share), fixed=newness)
-    return rich if better(found.ndcg(*rich), found.ndcg(*plain)) else plain
+    alone[plain] = 1.0
+    for channel, value in least.items():
+        alone[channel] = value
+    rich = ascend(found, gain, share, fixed=fixed, least=least)
+    simple = ascend(found, alone, torch.zeros_like(share), fixed=fixed, least=least)
+    return rich if better(found.ndcg(*rich), found.ndcg(*simple)) else simple
 
 
 def better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
@@ -124,7 +143,13 @@ def better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
 
 
 def ascend(
-    found: Candidates, gain: Tensor, share: Tensor, *, fixed: Collection[int] = (), sweeps: int = 3
+    found: Candidates,
+    gain: Tensor,
+    share: Tensor,
+    *,
+    fixed: Collection[int] = (),
+    least: Mapping[int, float] = MappingProxyType({}),
+    sweeps: int = 3,
 ) -> tuple[Tensor, Tensor]:
     """Coordinate ascent over the gains and the share of the inner loop, each in turn set to the best of `VALUES`.
 
@@ -133,6 +158,7 @@ def ascend(
         gain: where the gains start.
         share: where the share starts.
         fixed: channels whose gain stays.
+        least: gains that must not become smaller, by channel.
         sweeps: most rounds.
     """
     point = torch.cat([gain, share[None]])
@@ -142,7 +168,7 @@ def ascend(
         for place in (place for place in range(len(point)) if place not in fixed):
             best = now
             rest, direction = found.line(point, place)
-            for value in VALUES:
+            for value in (value for value in VALUES if value >= least.get(place, 0.0)):
                 tried = point.clone()
                 tried[place] = value
                 if not tried[:-1].any():

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mecold.head import KNOTS, PreferenceHead
-from mecold.meta.calibrate import Candidates, ascend, joined
+from mecold.meta.calibrate import Candidates, fitted, joined
 from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
 from mecold.metrics import hits, ideal_gain, ndcg
@@ -111,7 +111,7 @@ def calibrate_cold(
     """Fit the tower's gains of new items, and what the head gives for newness, in place.
 
     Args:
-        tower: trained item tower.
+        tower: item tower.
         head: trained and calibrated head.
         views: cross-fitted views.
         users: first items of every user.
@@ -160,7 +160,7 @@ def _calibrate_gains(tower: ItemTower, head: PreferenceHead, worlds: Sequence[Wo
     if sum(len(part.ideal) for part in parts) < LEAST_USERS:
         return {}
     among, before, still = joined(parts), torch.ones_like(tower.cold_gain), tower.cold_gain.new_zeros(())
-    gain, _ = ascend(among, before, still, fixed={channels - 2})
+    gain, _ = fitted(among, before, still, plain=channels - 3, fixed={channels - 2})  # level with texts alone: those
     tower.cold_gain.copy_(gain)
     found = {"before": among.ndcg(before, still), "after": among.ndcg(gain, still)}
     return {f"cold/ndcg@10/{when}": float(marks.mean()) for when, marks in found.items()}

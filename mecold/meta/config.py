@@ -21,9 +21,6 @@ class TrainConfig:
         batch_users: episodes per outer step.
         epoch_users: most episodes per epoch, so that an epoch of a large log stays short.
         lr: step size of the outer optimiser (Adam).
-        weight_decay: L2 on the text projection.
-        text_dropout: dropout on the text vectors.
-        noise: standard deviation of Gaussian noise on the normalised text vectors, in units of their mean component.
         focus: how much the outer loss looks at the top of the list only (0 likelihood, 1 expected misses).
         label_smoothing: share of the target spread over the catalogue.
         full_softmax_items: above this catalogue size the softmax is sampled.
@@ -42,9 +39,6 @@ class TrainConfig:
     batch_users: int = 256
     epoch_users: int = 10_000
     lr: float = 0.03
-    weight_decay: float = 1e-3
-    text_dropout: float = 0.1
-    noise: float = 0.0
     focus: float = 0.6
     label_smoothing: float = 0.0
     full_softmax_items: int = 50_000
@@ -56,7 +50,7 @@ class TrainConfig:
         for name, low, high in (
             ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
-            ("focus", 0.0, 1.0), ("text_dropout", 0.0, 0.9), ("negatives", 1, 1 << 24),
+            ("focus", 0.0, 1.0), ("negatives", 1, 1 << 24),
             ("new_item_cost", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -80,5 +74,5 @@ class MetaConfig:
     factors: FactorConfig = field(default_factory=FactorConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
-    text_rank: int = 64
+    text_rank: int = 256
     liked_from: float | None = None

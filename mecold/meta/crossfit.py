@@ -13,7 +13,7 @@ from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
 from mecold.meta.config import MetaConfig
 from mecold.neighbours import Neighbours, fit_neighbours
-from mecold.tower import Frame, ItemSpace, ItemTower
+from mecold.tower import ItemSpace, ItemTower
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,9 @@ class View:
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
-    def frame(self, tower: ItemTower, dropped: Tensor | None = None) -> Frame:
-        """The item space but for the texts; `dropped` items are treated as cold."""
-        return tower.frame(self.pairs, self.near, self.vectors, self.counts, dropped)
-
     def space(self, tower: ItemTower, dropped: Tensor | None = None) -> ItemSpace:
-        """The item space under a tower."""
-        return tower.space(self.frame(tower, dropped), self.vectors)
+        """The item space under a tower; `dropped` items are treated as cold."""
+        return tower.space(self.pairs, self.near, self.vectors, self.counts, dropped)
 
 
 @dataclass(frozen=True)

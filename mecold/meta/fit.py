@@ -43,7 +43,7 @@ def fit(
     trackers: Sequence[Tracker] = (),
     progress: bool = False,
 ) -> Fitted:
-    """Cross-fit factors, meta-train tower and head, calibrate, and build the space of all users' factors.
+    """Cross-fit factors, meta-train the head, calibrate, and build the space of all users' factors.
 
     Args:
         log: histories.
@@ -66,6 +66,7 @@ def fit(
     tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]), len(views.whole.pairs) + 3)
     tower.start_from(vectors.cpu(), views.whole.counts.cpu())
     tower.to(device)
+    spaces = [view.space(tower) for view in views.folds]
     head = PreferenceHead(tower.layout(views.whole.pairs), config.head)
     head.centres.copy_(views.centres)
     head.persistence.fill_(views.persistence)
@@ -76,15 +77,14 @@ def fit(
     if not any(map(len, learners.held_out)):
         report.notes.append("No user was held out: training ran through all its epochs, and the last one was kept.")
     train(
-        tower, head, views, users, learners, settings, rng=rng, report=report, trackers=trackers, progress=progress
+        head, views, spaces, users, learners, settings, rng=rng, report=report, trackers=trackers, progress=progress
     )  # fmt: skip
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
-        gains = calibrate(tower, head, views, users, everyone, settings.query, rng=rng)
+        gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
         gains |= calibrate_cold(tower, head, views, users, everyone, settings.new_item_cost, rng=rng)
         report.record(int(report.events[-1]["step"]), gains, trackers)
-    for module in (tower, head):
-        module.requires_grad_(requires_grad=False).eval()
+    head.requires_grad_(requires_grad=False)
     return Fitted(tower, head, views.whole.space(tower), report)
 
 

@@ -1,4 +1,4 @@
-"""The outer loop: learn tower and head from cross-fitted episodes, keep what ranks best for held-out users.
+"""The outer loop: learn the head from cross-fitted episodes, keep what ranks best for held-out users.
 
 It draws episodes, scores the catalogue with each episode's adapted query, and descends the softmax loss of the items
 that followed, through the inner loop (second order unless the head says otherwise). Device and dtype follow the views.
@@ -22,7 +22,7 @@ from mecold.meta.crossfit import Views
 from mecold.meta.episodes import Episodes, Opening, cut, draw_shots, telling
 from mecold.meta.report import FitReport, Tracker
 from mecold.metrics import hits, ndcg
-from mecold.tower import Frame, ItemSpace, ItemTower, Query
+from mecold.tower import ItemSpace, Query
 
 CHECK_SHOTS = (0, 1, 3, 5, 10)
 """Numbers of shots at which held-out users are ranked after each epoch."""
@@ -54,9 +54,9 @@ def split_learners(views: Views, eligible: np.ndarray, config: TrainConfig, rng:
 
 
 def train(
-    tower: ItemTower,
     head: PreferenceHead,
     views: Views,
+    spaces: Sequence[ItemSpace],
     users: Opening,
     learners: Learners,
     config: TrainConfig,
@@ -66,74 +66,60 @@ def train(
     trackers: Sequence[Tracker] = (),
     progress: bool = False,
 ) -> None:
-    """Meta-train in place; tower and head end with the parameters of the best epoch.
+    """Meta-train in place; the head ends with the parameters of the best epoch.
 
     Args:
-        tower: item tower, at its closed-form start.
         head: preference head.
         views: cross-fitted views.
+        spaces: the item space of each fold.
         users: first items of every user of the log.
         learners: who trains and who is held out.
         config: settings.
-        rng: draws episodes and noise.
+        rng: draws episodes and sampled items.
         report: takes the curves.
         trackers: hear of every epoch.
         progress: show a progress bar.
     """
-    device = views.whole.vectors.device
-    noise = torch.Generator(device=device).manual_seed(int(rng.integers(2**62)))
-    optimiser = torch.optim.Adam(
-        [
-            {"params": tower.parameters(), "weight_decay": config.weight_decay, "lr": config.lr / 30},
-            {"params": head.parameters(), "lr": config.lr},
-        ]
-    )
-    frames = [view.frame(tower) for view in views.folds]
-    best, best_score, best_epoch = _parameters(tower, head), -1.0, 0
+    draws = torch.Generator(device=views.whole.vectors.device).manual_seed(int(rng.integers(2**62)))
+    optimiser = torch.optim.Adam(head.parameters(), lr=config.lr)
+    best, best_score, best_epoch = copy.deepcopy(head.state_dict()), -1.0, 0
     with tqdm(range(config.epochs + 1), desc="meta-training", unit="epoch", disable=not progress) as bar:
         for epoch in bar:
-            losses = _epoch(tower, head, views, frames, users, learners, config, optimiser, rng, noise) if epoch else []
-            values = held_out_ndcg(tower, head, views, users, learners.held_out, config.query)
+            losses = _epoch(head, views, spaces, users, learners, config, optimiser, rng, draws) if epoch else []
+            values = held_out_ndcg(head, spaces, users, learners.held_out, config.query)
             if losses:
                 values["loss"] = float(np.mean(losses))
             report.record(epoch, values, trackers)
             score = values.get("held_out/ndcg@10", float(epoch))  # nobody held out: the last epoch is kept
             bar.set_postfix({"nDCG@10": f"{score:.4f}"})
             if score > best_score:
-                best, best_score, best_epoch = _parameters(tower, head), score, epoch
+                best, best_score, best_epoch = copy.deepcopy(head.state_dict()), score, epoch
             elif epoch - best_epoch >= config.patience:
                 break
-    for module, state in zip((tower, head), best, strict=True):
-        module.load_state_dict(state)
+    head.load_state_dict(best)
     report.best_step = best_epoch
 
 
-def _parameters(*modules: torch.nn.Module) -> list[dict[str, Tensor]]:
-    return [copy.deepcopy(module.state_dict()) for module in modules]
-
-
 def _epoch(
-    tower: ItemTower,
     head: PreferenceHead,
     views: Views,
-    frames: Sequence[Frame],
+    spaces: Sequence[ItemSpace],
     users: Opening,
     learners: Learners,
     config: TrainConfig,
     optimiser: torch.optim.Optimizer,
     rng: np.random.Generator,
-    noise: torch.Generator,
+    draws: torch.Generator,
 ) -> list[float]:
     losses = []
     for fold, chosen in _batches(learners.train, config, rng):
         picked = users.take(torch.from_numpy(chosen))
         episodes = cut(picked, draw_shots(picked.lengths, config.max_shots, rng), config.query)
-        view = views.folds[fold]
-        space = tower.space(frames[fold], _augmented(view.vectors, config, noise))
-        loss = episode_loss(head, space, episodes.to(space.item.device), view.counts, config, noise)
+        space = spaces[fold]
+        loss = episode_loss(head, space, episodes.to(space.item.device), views.folds[fold].counts, config, draws)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 5.0)
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 5.0)
         optimiser.step()
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
@@ -154,28 +140,13 @@ def _batches(
         yield batches[i]
 
 
-def _augmented(
-    vectors: Float[Tensor, "items text_dim"], config: TrainConfig, noise: torch.Generator
-) -> Float[Tensor, "items text_dim"]:
-    """Text vectors with some dimensions dropped and with noise."""
-    found, device = vectors, vectors.device
-    if config.text_dropout:
-        kept = torch.rand(vectors.shape[1], generator=noise, device=device) >= config.text_dropout
-        found = found * kept / (1 - config.text_dropout)
-    if config.noise:
-        scale = config.noise * found.abs().mean()
-        has_text = (vectors != 0).any(1, keepdim=True)
-        found = found + has_text * scale * torch.randn(found.shape, generator=noise, device=device)
-    return found
-
-
 def episode_loss(
     head: PreferenceHead,
     space: ItemSpace,
     episodes: Episodes,
     counts: Float[Tensor, " items"],
     config: TrainConfig,
-    noise: torch.Generator,
+    draws: torch.Generator,
 ) -> Float[Tensor, ""]:
     """Outer loss of a batch: softmax over the catalogue, or over sampled items with logQ correction where it is large.
 
@@ -186,16 +157,16 @@ def episode_loss(
     if len(space.item) <= config.full_softmax_items:
         scores = hide_support(space.scores(query), episodes)
         return multi_positive_softmax(scores, episodes.query, episodes.query_mask, **sharpness)
-    scores, places = _sampled_scores(query, space, episodes, counts, config, noise)
+    scores, places = _sampled_scores(query, space, episodes, counts, config, draws)
     return multi_positive_softmax(scores, places, episodes.query_mask, **sharpness)
 
 
 def _sampled_scores(
-    query: Query, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, noise: torch.Generator
+    query: Query, space: ItemSpace, episodes: Episodes, counts: Tensor, config: TrainConfig, draws: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Scores of each user's query items and of the drawn items, corrected; and where the query items stand."""
     weights = (counts + 1) ** 0.75
-    drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=noise)
+    drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=draws)
     negatives = space.scores_among(drawn, query) - logq_correction(weights, config.negatives)[drawn]
     own = torch.cat([episodes.query, torch.where(episodes.support.mask, episodes.support.rows, -1)], dim=1)
     for column in own.T:  # a user's own items are no negatives
@@ -207,9 +178,8 @@ def _sampled_scores(
 
 @torch.no_grad()
 def held_out_ndcg(
-    tower: ItemTower,
     head: PreferenceHead,
-    views: Views,
+    spaces: Sequence[ItemSpace],
     users: Opening,
     held_out: Sequence[np.ndarray],
     query: int,
@@ -220,9 +190,8 @@ def held_out_ndcg(
     See `telling` for who counts. At most `limit` users per fold are ranked.
     """
     found: dict[int, list[Tensor]] = {k: [] for k in CHECK_SHOTS}
-    for view, chosen in zip(views.folds, held_out, strict=True):
-        space = view.space(tower)
-        coefficients = head.coefficients()
+    coefficients = head.coefficients()
+    for space, chosen in zip(spaces, held_out, strict=True):
         for k in CHECK_SHOTS:
             picked = users.take(torch.from_numpy(chosen[telling(users, chosen, k, query)][:limit]))
             for start in range(0, len(picked), 256):
