@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+HOSTS := cornac lenskit rectools
+PIN_cornac := cornac==3.0.1
+PIN_lenskit := lenskit==2025.8.1
+PIN_rectools := rectools==0.19.0
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,11 +26,17 @@ demo: $(STAMP)  ## set up and run the main job on a generated shop
 test: $(STAMP)  ## set up and run all tests
 	$(BIN)/python -m pytest
 
-hosts:  ## test the adapters whose hosts need an environment of their own
-	$(PYTHON) -m venv .venv-lenskit
-	.venv-lenskit/bin/pip install --quiet -c constraints.txt torch
-	.venv-lenskit/bin/pip install --quiet -e '.[bundled]' 'lenskit==2025.8.1' beartype hypothesis pytest
-	.venv-lenskit/bin/python -m pytest tests/hosts
+hosts: $(HOSTS)  ## test the adapters whose hosts need an environment of their own, and run their examples
+
+$(HOSTS): %: .venv-%/.installed
+	.venv-$*/bin/python -m pytest tests/hosts/test_$*.py
+	.venv-$*/bin/python examples/hosts/$*_*.py
+
+.venv-%/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet -c constraints.txt torch
+	.venv-$*/bin/pip install --quiet -e '.[bundled]' $(PIN_$*) beartype hypothesis pytest
+	@touch $@
 
 check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .
@@ -40,6 +50,7 @@ bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
 	$(BIN)/python bench/metrics.py
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .venv-lenskit .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(HOSTS:%=.venv-%) .mypy_cache .pytest_cache .ruff_cache dist
 
-.PHONY: help demo test hosts check bench clean
+.PHONY: help demo test hosts $(HOSTS) check bench clean
+.PRECIOUS: .venv-%/.installed

@@ -243,6 +243,29 @@ class Recommender:
 
         return recommendations(log, list(users), self.config.liked_from, shelf.catalog, found_for)
 
+    def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
+        """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
+
+        Args:
+            user: from `adapt_user` or `adapt_users` of this model.
+            items: the items, those of the support allowed.
+
+        Returns:
+            Array of shape `(items,)`, float32, in the order given.
+
+        Raises:
+            InvalidDataError: if the state comes from another model.
+            UnknownItemError: naming items that are not in the catalogue.
+        """
+        model, shelf = self._ready()
+        check_state(user, model)
+        rows = shelf.catalog.rows(listed(items, "items"), "the items")
+        if not len(rows):
+            return np.empty(0, np.float32)
+        wanted = torch.from_numpy(rows).to(self._device)
+        found: np.ndarray = shelf.space.scores_among(wanted, shelf.query(user))[0].cpu().numpy()
+        return found
+
     def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
         """Items wanted by who has this one: its support side against every item, popularity left out.
 

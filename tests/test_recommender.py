@@ -30,6 +30,20 @@ def test_exactly_k_items_none_seen_none_excluded_best_first(fitted, shop):
     assert len(fitted.recommend(user, k=300, include_seen=True)) == 300
 
 
+def test_given_items_are_scored_as_they_are_ranked(fitted):
+    user = fitted.adapt_user(["p1", "p2"])
+    ranked = fitted.recommend(user, k=300, include_seen=True)
+    shuffled = [*reversed(ranked), ranked[0]]
+    found = fitted.scores(user, names(shuffled))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [one.score for one in shuffled], rtol=1e-5, atol=1e-5)
+    assert fitted.scores(user, []).shape == (0,)
+    with pytest.raises(UnknownItemError, match="'nope'"):
+        fitted.scores(user, ["p1", "nope"])
+    with pytest.raises(InvalidDataError, match="items"):
+        fitted.scores(user, "p1")
+
+
 def test_an_allow_list_ranks_just_what_it_allows(fitted):
     user = fitted.adapt_user(["p1", "p2"])
     allowed = ["p9", "p1", "p50", "p7", "p7"]

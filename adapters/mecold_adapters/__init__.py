@@ -2,8 +2,8 @@
 
 From a host: `FactorModel` and `NeighbourModel` hold what a trained model knows, with the host's own scores; what
 `FactorModel.to_factors()` gives goes into `Recommender.fit_meta(factors=...)`, and `ColdStartRouter` puts either beside
-mecold. Into a host: one module per library (`mecold_adapters.implicit`, `.lenskit`, `.sklearn`), which imports its host
-when it is imported.
+mecold. Into a host: one module per library (`mecold_adapters.implicit`, `.lenskit`, `.rectools`, `.cornac`, `.sklearn`), which
+imports its host when it is imported.
 `mecold adapters` lists what is installed.
 """
 

@@ -22,3 +22,14 @@ LENSKIT = Adapter(
     "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1", "pip install 'lenskit>=2025.8,<2026'",
     {"MecoldScorer": "a scorer component that answers unseen users from the query's history"},
 )  # fmt: skip
+RECTOOLS = Adapter(
+    "rectools", "RecTools", "rectools", "RecTools 0.19", "pip install 'rectools>=0.19,<0.20'",
+    {"MecoldModel": "mecold as a model: users with interactions in the data set are hot, fitted on or not"},
+)  # fmt: skip
+CORNAC = Adapter(
+    "cornac", "cornac", "cornac", "Cornac 3.0.1", "pip install 'cornac>=3,<4'",
+    {
+        "warm_model": "factors and scores of models with ANNMixin and the inner product (MF, PMF, VBPR, LightGCN ...)",
+        "MecoldRecommender": "mecold as a NextItemRecommender and as a Recommender in cornac.Experiment",
+    },
+)  # fmt: skip

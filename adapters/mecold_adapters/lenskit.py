@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mecold import Interaction, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender, TextEncoder
-from mecold.frames import id_column, read_frame, require
+from mecold import Interaction, ItemId, MetaConfig, NotFittedError, Recommender, TextEncoder
 from mecold_adapters.about import LENSKIT
+from mecold_adapters.catalogue import described
 from mecold_adapters.packing import pack, unpack
 
 try:
@@ -83,10 +83,8 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
         state = self.recommender_.adapt_user(self._history(RecQuery.create(query)), on_unknown="drop")
         scores = np.full(len(items), np.nan, np.float32)
         ids = items.ids().tolist() if len(items) else []
-        if wanted := list(self.known_.intersection(ids)):
-            found = self.recommender_.recommend(state, len(wanted), among=wanted, include_seen=True)
-            score_of = {one.item: one.score for one in found}
-            scores[:] = [score_of.get(item, np.nan) for item in ids]
+        places = [place for place, item in enumerate(ids) if item in self.known_]
+        scores[places] = self.recommender_.scores(state, [ids[place] for place in places])
         return ItemList(items, scores=scores)
 
     def _history(self, query: RecQuery) -> list[Interaction]:
@@ -116,14 +114,7 @@ def _items(data: Dataset, path: Path | None) -> pl.DataFrame:
     """Every item of the data set, with texts from the file or from the data set's own attributes."""
     every = pl.DataFrame({"item_id": data.items.ids().tolist()})
     if path is not None:
-        frame = read_frame(path, "items")
-        require(frame, ["item_id"], "items")
-        frame = frame.with_columns(id_column(frame["item_id"], "item_id of the items").alias("item_id"))
-        if frame["item_id"].dtype != every["item_id"].dtype:
-            raise InvalidDataError(
-                f"The item ids of '{path}' are {frame['item_id'].dtype}, those of the data set {every['item_id'].dtype}."
-            )
-        return pl.concat([frame, every.join(frame, on="item_id", how="anti")], how="diagonal_relaxed")
+        return described(every["item_id"], path)
     frame = pl.DataFrame(pl.from_arrow(data.entities("item").arrow()))
     texts = [
         name for name, kind in frame.schema.items() if kind in (pl.String, pl.List(pl.String)) and name != "item_id"
