@@ -116,6 +116,8 @@ class MecoldModel(FixedColdRecoModelMixin, ModelBase[MecoldModelConfig]):  # typ
             among=self._candidates(dataset, sorted_item_ids_to_recommend),
             include_seen=not filter_viewed,
         )
+        asked = pl.DataFrame({"user_id": user_ids.tolist()})
+        found = asked.join(found, on="user_id", maintain_order="left_right")  # in the order of the users asked for
         items = dataset.item_id_map.convert_to_internal(found["item_id"].to_numpy())
         return found["user_id"].to_numpy(), items, found["score"].to_numpy()
 

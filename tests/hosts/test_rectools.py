@@ -54,7 +54,7 @@ def histories(dataset: Dataset) -> pd.Series:
 @pytest.mark.parametrize("filter_viewed", [True, False])
 def test_users_it_was_not_fitted_on_are_hot(model, parts, filter_viewed):
     strangers = parts[1]
-    users = strangers.user_id_map.external_ids[:7]
+    users = strangers.user_id_map.external_ids[6::-1]
     found = model.recommend(users, strangers, k=10, filter_viewed=filter_viewed)
     assert list(found.columns) == [Columns.User, Columns.Item, Columns.Score, Columns.Rank]
     assert found[Columns.User].unique().tolist() == users.tolist()
