@@ -30,7 +30,7 @@ table.plain td{white-space:normal;text-align:left}table.plain td:first-child{whi
 """
 
 _CAPTIONS = {
-    "curve": "Mean over seeds; bands are 95 % bootstrap intervals over users. Grey: the other systems.",
+    "curve": "Mean over seeds; bands are 95 % bootstrap intervals over users. Systems that the legend does not name are grey.",
     "ratio": "Above the line it is better than the best baseline of that k. Bars: 95 % interval over users.",
     "latency": "Top left is best. One user at a time on the machine of this run.",
     "slices": "At the largest k. found@20: share of targets of that kind among the first 20.",
