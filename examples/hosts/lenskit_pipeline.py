@@ -24,9 +24,9 @@ def main() -> None:
         pipe = topn_pipeline(MecoldScorer(items=texts))
         pipe.train(from_interactions_df(log))
     history = shop.items["item_id"].to_list()[:2]
-    for query in (RecQuery(), RecQuery(history_items=ItemList(item_ids=history))):
-        items = recommend(pipe, query, 5)
-        print(f"{query.history_items and history}: {items.ids().tolist()}")
+    somebody = RecQuery(history_items=ItemList(item_ids=history))
+    for name, query in (("nobody in particular", RecQuery()), (f"who has {history}", somebody)):
+        print(f"{name}: {recommend(pipe, query, 5).ids().tolist()}")
 
 
 if __name__ == "__main__":
