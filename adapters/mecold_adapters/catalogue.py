@@ -6,16 +6,18 @@ from mecold import InvalidDataError
 from mecold.frames import FrameLike, id_column, read_frame, require
 
 
-def described(every: pl.Series, items: FrameLike) -> pl.DataFrame:
+def described(every: pl.Series, items: FrameLike | None) -> pl.DataFrame:
     """All rows of `items`, and rows without text for the items of the host's data set that it lacks.
 
     Args:
         every: ids of the items of the data set.
-        items: frame or path with `item_id` and texts.
+        items: frame or path with `item_id` and texts; None: no item has a text.
 
     Raises:
         InvalidDataError: if the ids are of another kind than the data set's.
     """
+    if items is None:
+        return pl.DataFrame({"item_id": every, "title": [""] * len(every)})
     frame = read_frame(items, "items")
     require(frame, ["item_id"], "items")
     frame = frame.with_columns(id_column(frame["item_id"], "item_id of the items").alias("item_id"))

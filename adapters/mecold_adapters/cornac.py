@@ -100,10 +100,7 @@ class MecoldRecommender(NextItemRecommender):  # type: ignore[misc]
         ids = _ids(self.iid_map, self.total_items)
         by_session = isinstance(train_set, SequentialDataset)
         log = _log(train_set, ids, by_session=by_session, rated=self.liked_from is not None and not by_session)
-        every = pl.Series("item_id", ids)
-        items = pl.DataFrame({"item_id": every, "title": [""] * len(every)})
-        if self.items is not None:
-            items = described(every, self.items)
+        items = described(pl.Series(ids), self.items)
         encoder = TextEncoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
         liked_from = self.liked_from if "rating" in log else None
         recommender = Recommender(

@@ -120,7 +120,7 @@ def _items(data: Dataset, path: Path | None) -> pl.DataFrame:
         name for name, kind in frame.schema.items() if kind in (pl.String, pl.List(pl.String)) and name != "item_id"
     ]
     if not texts:
-        return every.with_columns(pl.lit("").alias("title"))
+        return described(every["item_id"], None)
     return every.join(frame.select("item_id", *texts), on="item_id", how="left", maintain_order="left")
 
 

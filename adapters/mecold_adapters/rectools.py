@@ -88,11 +88,7 @@ class MecoldModel(FixedColdRecoModelMixin, ModelBase[MecoldModelConfig]):  # typ
 
     def _fit(self, dataset: Dataset) -> None:
         log = _log(dataset, rated=self.liked_from is not None)
-        every = pl.Series("item_id", dataset.item_id_map.external_ids.tolist())
-        if self.items is None:
-            items = pl.DataFrame({"item_id": every, "title": [""] * len(every)})
-        else:
-            items = described(every, self.items)
+        items = described(pl.Series(dataset.item_id_map.external_ids.tolist()), self.items)
         encoder = TextEncoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
         recommender = Recommender(
             encoder, config=MetaConfig(liked_from=self.liked_from), rng=self.seed, progress=self.verbose > 0

@@ -22,6 +22,12 @@ from mecold_adapters.cornac import MecoldRecommender, warm_model
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Cornac's experiments leave a log in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def split(shop: Shop) -> NextItemEvaluation:
     """Sessions of some users to learn from, of others to test on."""
