@@ -1,5 +1,8 @@
 """The preference head: a meta-learned prior that reads the support, then the inner steps. One query vector per user.
 
+What adapts to a user: the query in each channel (prior and inner steps), and how much each channel counts, by what the
+support tells: whether its items are popular ones, and how much they agree in each channel (`PreferenceHead.traits`).
+
 Everything learned here is free of the basis of the factors (numbers per channel, per number of shots, per age), so
 what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the query is an
 affine function of the labels, which makes explanations exact.
@@ -24,6 +27,9 @@ from mecold.tower import ItemSpace, Layout, Query
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 """Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n)."""
 
+FAR = 3.0
+"""Standard deviations at which a trait no longer grows."""
+
 Inner: TypeAlias = Literal["gradient", "closed_form", "none"]
 
 
@@ -35,11 +41,13 @@ class HeadConfig:
         inner: `"gradient"` (MAML), `"closed_form"` (posterior mean), or `"none"` (the prior alone).
         steps: gradient steps.
         first_order: FOMAML instead of second-order MAML.
+        tilt: let how much each channel counts depend on what a support tells of its user.
     """
 
     inner: Inner = "gradient"
     steps: int = 1
     first_order: bool = False
+    tilt: bool = True
 
 
 def _interpolation() -> Tensor:
@@ -63,9 +71,10 @@ class Coefficients:
     fade: Float[Tensor, "ages channels"]
     rarity: Float[Tensor, " channels"]
     lr: Float[Tensor, "shots dim"]
-    gain: Float[Tensor, "shots dim"]
-    near_gain: Float[Tensor, " shots"]
-    share: Float[Tensor, "shots 1"]
+    gain: Float[Tensor, "shots channels"]
+    share: Float[Tensor, " shots"]
+    usual: Float[Tensor, "shots traits"]
+    spread: Float[Tensor, "shots traits"]
     newness: Float[Tensor, " shots"]
     target: Float[Tensor, ""]
     gram_weight: Float[Tensor, ""]
@@ -107,7 +116,13 @@ class PreferenceHead(nn.Module):
         self.rarity = nn.Parameter(torch.zeros(channels))  # exponent of exp(-popularity) on support rows
         self.step = nn.Parameter(torch.full((knots, channels - 1), 0.01))
         self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
-        self.register_buffer("share", torch.ones(knots, 1))
+        self.register_buffer("share", torch.ones(knots))
+        telling = [name for name in layout.names[:-2] if name != trend.CHANNEL]  # channels whose agreement counts
+        self.agreeing = [layout.slices[layout.names.index(name)] for name in telling] if self.config.tilt else []
+        traits = len(self.agreeing) + self.config.tilt
+        self.register_buffer("usual", torch.zeros(knots, traits))  # mean and deviation of the traits of supports
+        self.register_buffer("spread", torch.ones(knots, traits))
+        self.register_buffer("tilt", torch.zeros(traits, channels + 1))  # of gains and share, by trait
         self.register_buffer("newness", torch.zeros(knots))  # what an item scores for being new, calibrated too
         self.target = nn.Parameter(torch.tensor(5.0))  # the score a liked support item should reach
         self.gram_weight = nn.Parameter(torch.tensor(0.0))  # log
@@ -115,6 +130,9 @@ class PreferenceHead(nn.Module):
 
     gain: Tensor
     share: Tensor
+    usual: Tensor
+    spread: Tensor
+    tilt: Tensor
     newness: Tensor
     centres: Tensor
     persistence: Tensor
@@ -127,9 +145,10 @@ class PreferenceHead(nn.Module):
             fade=(table @ self.fade).exp(),
             rarity=self.rarity,
             lr=expand(table @ self.step),
-            gain=expand(table @ self.gain[:, :-1]),
-            near_gain=table @ self.gain[:, -1],
+            gain=table @ self.gain,
             share=table @ self.share,
+            usual=table @ self.usual,
+            spread=table @ self.spread,
             newness=table @ self.newness,
             target=self.target,
             gram_weight=self.gram_weight.exp(),
@@ -147,9 +166,32 @@ class PreferenceHead(nn.Module):
         c = coefficients or self.coefficients()
         shots = support.shots.clamp(max=KNOTS[-1])
         found = self.stages(space, support, c)
-        vector = embedding(shots, c.gain) * torch.lerp(found.prior, found.moved, embedding(shots, c.share))
+        gain, share = embedding(shots, c.gain), c.share[shots]
+        traits = self.standardised(self.traits(space, support), c.usual[shots], c.spread[shots])
+        gain, share = tilted(gain, share, torch.where(shots[:, None] > 0, traits, 0.0) @ self.tilt)
+        vector = self.layout.expand(gain[:, :-1]) * torch.lerp(found.prior, found.moved, share[:, None])
         vector = torch.cat([vector[:, :-2], c.newness[shots, None], vector[:, -1:]], dim=1)
-        return Query(vector, support.rows, found.trust * c.near_gain[shots, None])
+        return Query(vector, support.rows, found.trust * gain[:, -1:])
+
+    def traits(self, space: ItemSpace, support: Support) -> Float[Tensor, "users traits"]:
+        """What a support tells of its user, whatever the labels: mean popularity of its items, and per channel how much they
+        agree, the length of the mean of their unit vectors: 1 where all point the same way.
+        """
+        if not self.config.tilt:
+            return space.popularity.new_zeros(len(support.rows), 0)
+        share = support.mask / support.shots.clamp(min=1)[:, None]
+        rows = embedding(support.rows, space.support)
+        popularity = (share * embedding(support.rows, space.popularity[:, None])[..., 0]).sum(1)
+        means = [
+            torch.einsum("us,usd->ud", share / rows[..., part].norm(dim=-1).clamp(min=1e-12), rows[..., part])
+            for part in self.agreeing
+        ]
+        return torch.stack([popularity, *(mean.norm(dim=1) for mean in means)], dim=1)
+
+    @staticmethod
+    def standardised(traits: Tensor, usual: Tensor, spread: Tensor) -> Float[Tensor, "users traits"]:
+        """Traits in deviations from what is usual at a number of shots; at most three."""
+        return ((traits - usual) / spread).clamp(-FAR, FAR)
 
     def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> Stages:
         """The head before and after the inner loop, without gains."""
@@ -158,8 +200,9 @@ class PreferenceHead(nn.Module):
         prior, trust = self.read(space, support, evidence, embedding(shots, c.prior), c)
         if self.config.inner == "none":
             return Stages(prior, prior, trust)
-        # without a support there is nothing to descend: the implicit negatives alone would bury what is popular
-        moved = torch.where(shots[:, None] > 0, self._adapt(prior, space, support, shots, c), prior)
+        # without known items there is nothing to descend: the implicit negatives alone would bury what is popular
+        some = (support.mask & ~space.cold[support.rows]).any(1, keepdim=True)
+        moved = torch.where(some, self._adapt(prior, space, support, shots, c), prior)
         return Stages(prior, moved, trust)
 
     def read(
@@ -192,16 +235,26 @@ class PreferenceHead(nn.Module):
             [rows[..., :-2], torch.zeros_like(rows[..., :1]), rows[..., -1:]], dim=-1
         )  # newness stands still
         labels = support.labels * c.target
+        known = support.mask & ~space.cold[support.rows]  # a guess is nothing to fit, and has a scale of its own
         if self.config.inner == "closed_form":
             return solve(
-                prior, rows, labels, support.mask,
+                prior, rows, labels, known,
                 l2=c.l2, weights=support.weights, gram=space.gram, gram_weight=c.gram_weight,
             )  # fmt: skip
         return descend(
-            prior, rows, labels, support.mask,
+            prior, rows, labels, known,
             lr=embedding(shots, c.lr), steps=self.config.steps, l2=c.l2, weights=support.weights,
             gram=space.gram, gram_weight=c.gram_weight, first_order=self.config.first_order,
         )  # fmt: skip
+
+
+def tilted(
+    gain: Float[Tensor, "#users channels"],
+    share: Float[Tensor, "#users"],
+    tilt: Float[Tensor, "users channels_and_share"],
+) -> tuple[Float[Tensor, "users channels"], Float[Tensor, " users"]]:
+    """Gains and shares of users whose traits tilt them: gains by a factor, the share in proportion."""
+    return gain * tilt[:, :-1].exp(), (share * (1 + tilt[:, -1])).clamp(min=0.0)
 
 
 def _by_age(table: Float[Tensor, "ages channels"], ages: Int[Tensor, "users shots"]) -> Tensor:

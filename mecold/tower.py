@@ -81,7 +81,7 @@ class ItemSpace:
         near: neighbour lists.
         popularity: standardised log count, or its guess from the text; the last column of `item`.
         cold: True for items that nobody has touched: factors and popularity are guessed from the text.
-        gram: mean outer product of `item` over the catalogue, newness left out.
+        gram: mean outer product of `item` over the items that somebody has touched.
     """
 
     support: Float[Tensor, "items dim"]
@@ -248,8 +248,7 @@ class ItemTower(nn.Module):
         own = torch.where(cold, self.cold_gain[-3], 1.0)[:, None] * text
         item = torch.cat([item, own, last], dim=1)
         support = torch.cat([support, text, torch.zeros_like(last)], dim=1)
-        gram = gramian(item)
-        gram[-2], gram[:, -2] = 0.0, 0.0  # newness is nothing to adapt
+        gram = gramian(item[~cold])  # stand-ins have a scale of their own
         return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold, gram)
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:

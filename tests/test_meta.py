@@ -14,8 +14,8 @@ from mecold.demo import most_popular, score, split_users
 from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
 from mecold.interactions import Interactions
-from mecold.losses import logq_correction, multi_positive_softmax
-from mecold.meta.calibrate import LEAST_TEXT, Candidates, ascend, fitted
+from mecold.losses import logq_correction, multi_positive_softmax, soft_ndcg
+from mecold.meta.calibrate import Candidates, fitted
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import cut, opening
 from mecold.meta.train import episode_loss
@@ -204,22 +204,6 @@ def test_the_text_channel_is_half_way_to_whitening():
     assert not tower.text(torch.ones(5, 4)).any()
 
 
-def test_a_channel_that_must_be_heard_keeps_its_least_gain():
-    rng = np.random.default_rng(0)
-    relevant = torch.zeros(400, 50, dtype=torch.bool)
-    relevant[:, 0] = True
-    blocks = torch.from_numpy(rng.normal(size=(400, 50, 2)).astype(np.float32))
-    blocks[:, 0, 0] += 3.0  # the first channel tells
-    blocks[:, :, 1] *= 10.0  # the second is noise
-    found = Candidates(
-        blocks, torch.zeros_like(blocks), relevant, torch.ones_like(relevant), torch.ones(400), torch.zeros(400, 50)
-    )
-    start, share = torch.ones(2), torch.zeros(())
-    assert ascend(found, start, share)[0].tolist()[1] == 0.0
-    gain, _ = fitted(found, start, share, plain=0, fixed=set(), least={1: LEAST_TEXT})
-    assert gain[1] == pytest.approx(LEAST_TEXT)
-
-
 def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
     tower, space, pairs, _, _ = world()
     head = PreferenceHead(tower.layout(pairs))
@@ -235,35 +219,71 @@ def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
     )
 
 
-def random_candidates(informative=None):
-    """Sixty users, forty candidates, three channels; relevant are the best by the informative channel."""
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 9999), items=st.integers(2, 30), relevant=st.integers(1, 10))
+def test_soft_ndcg_is_what_a_loop_over_pairs_gives(seed, items, relevant):
+    rng = np.random.default_rng(seed)
+    scores, wanted = rng.normal(size=items), rng.permutation(items)[:relevant]
+    found = soft_ndcg(
+        torch.tensor(scores)[None], torch.tensor([*wanted, 0])[None], torch.tensor([True] * len(wanted) + [False])[None],
+        torch.tensor([2.0]), temperature=0.3,
+    )  # fmt: skip
+    expected = 0.0
+    for item in wanted:
+        rank = 1 + sum(1 / (1 + np.exp((scores[item] - scores[o]) / 0.3)) for o in range(items) if o != item)
+        expected += 1 / (1 + np.exp(rank - 10.5)) / np.log2(1 + rank) / 2.0
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def candidates(traits=1, users=400, telling=None):
+    """Forty candidates and three channels per user; relevant are the best five by the channel that `telling` names."""
     rng = torch.Generator().manual_seed(0)
-    prior, moved = (torch.randn(60, 40, 3, generator=rng) for _ in range(2))
-    truth = torch.randn(60, 40, generator=rng) if informative is None else prior[..., informative]
+    prior, moved = (torch.randn(users, 40, 3, generator=rng) for _ in range(2))
+    of_user = torch.randn(users, traits, generator=rng)
+    channel = torch.ones(users, dtype=torch.long) if telling is None else telling(of_user)
+    truth = prior[torch.arange(users), :, channel]
     relevant = truth >= truth.topk(5, dim=1).values[:, -1:]
-    valid = torch.ones_like(relevant)
-    return Candidates(prior, moved, relevant, valid, ideal_gain(relevant.sum(1), 10), torch.zeros(60, 40))
+    ideal = ideal_gain(relevant.sum(1), 10)
+    return Candidates(prior, moved, relevant, torch.ones_like(relevant), ideal, of_user)
 
 
-def test_a_line_through_a_point_gives_what_the_whole_sum_gives():
-    found, point = random_candidates(), torch.tensor([0.5, 2.0, 0.0, 0.7])
-    for place in range(4):
-        rest, direction = found.line(point, place)
-        for value in (0.0, 0.3, 5.0):
-            tried = point.clone()
-            tried[place] = value
-            torch.testing.assert_close(found.judged(rest + value * direction), found.ndcg(tried[:-1], tried[-1]))
+def test_calibration_finds_the_channel_that_tells_and_leaves_fixed_ones_alone():
+    found, ones = candidates(), torch.ones(1)
+    before = found.ndcg(torch.ones(1, 3), ones).mean()
+    gains = fitted([found], fixed={0}, rng=np.random.default_rng(0))
+    after = found.ndcg(*gains.at(0, found.traits)).mean()
+    assert after > before + 0.2
+    assert gains.log_gain[0, 1] > gains.log_gain[0, 2] + 1.0
+    assert gains.log_gain[0, 0] == 0.0 == gains.tilt[:, 0].abs().max()
+    assert gains.share[0] < 0.5  # what the inner loop added is noise
+    assert gains.tilt.abs().max() < 0.2  # and so is the trait
 
 
-def test_the_ascent_finds_the_channel_that_tells_and_leaves_fixed_ones_alone():
-    found, start = random_candidates(informative=1), torch.ones(3)
-    before = found.ndcg(start, torch.tensor(1.0)).mean()
-    gain, share = ascend(found, start, torch.tensor(1.0))
-    after = found.ndcg(gain, share).mean()
-    assert after > 0.9 > before
-    assert gain[1] > 2 * max(gain[0], gain[2])
-    kept, _ = ascend(found, start, torch.tensor(1.0), fixed={0, 1})
-    assert kept[:2].tolist() == [1.0, 1.0]
+def test_calibration_finds_that_different_channels_tell_of_different_users():
+    found = candidates(telling=lambda traits: (traits[:, 0] > 0).long())
+    gains = fitted([found], fixed=set(), rng=np.random.default_rng(0))
+    assert gains.tilt[0, 1] > 0.3 > -0.3 > gains.tilt[0, 0]
+    tilted, plain = (found.ndcg(*gains.at(0, traits)).mean() for traits in (found.traits, 0 * found.traits))
+    assert tilted > plain + 0.05
+
+
+def test_traits_are_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
+    tower, space, pairs, _, _ = world()
+    head = PreferenceHead(tower.layout(pairs))
+    rows = [3, 8, 21, 40]
+    mixed = history(rows[::-1], [-1.0, 1.0, 0.5, 1.0])
+    found = head.traits(space, pad([history(rows), mixed, history([7, 7]), history([])]))
+    expected = [float(space.popularity[rows].mean())]
+    for name, part in zip(head.layout.names, head.layout.slices, strict=True):
+        if name in ("symmetric", "directed", "text"):
+            unit = [space.support[row, part] / space.support[row, part].norm() for row in rows]
+            expected.append(float(sum(unit).norm() / 4))
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
+    assert not found[3].any()
+    plain = PreferenceHead(tower.layout(pairs), HeadConfig(tilt=False))
+    assert plain.traits(space, pad([history(rows)])).shape == (1, 0)
 
 
 def test_parameters_between_two_knots_are_interpolated():

@@ -32,6 +32,8 @@ def _training(**settings: Any) -> Change:
 
 ABLATIONS: dict[str, Change] = {
     "no-inner": _head(inner="none"),
+    "no-tilt": _head(tilt=False),
+    "no-adaptation": _head(inner="none", tilt=False),
     "first-order": _head(first_order=True),
     "closed-form": _head(inner="closed_form"),
     "no-text": lambda config: config,  # the texts are left out where the vectors are handed over

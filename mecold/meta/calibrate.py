@@ -1,29 +1,35 @@
 """Calibration: the likelihood is not nDCG, so a few gains are fitted on the ranking itself, on cross-fitted users.
 
-For each knot of the number of shots: one gain per channel of the query, and one share for the inner loop. A change is
-kept only if it beats the present gains by two of its own standard errors, so that noise is not chased.
+For each knot of the number of shots: one gain per channel of the query, and one share for the inner loop; and how they tilt
+with what a support tells of its user (`PreferenceHead.traits`). All knots are fitted together, on nDCG@10 with soft ranks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.head import KNOTS, Coefficients, PreferenceHead
+from mecold.head import KNOTS, Coefficients, PreferenceHead, tilted
+from mecold.losses import soft_ndcg
 from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
 from mecold.metrics import discounted_gain, ideal_gain
 from mecold.tower import NEW, ItemSpace
 
+LEAST_USERS = 30  # at a knot, for its gains to be fitted
+STEPS = 150
+LR = 0.05
+BATCH = 512
+_SORTED_AT_ONCE = 1 << 20  # users x candidates in a batch; each is compared with ten relevant ones
+TEMPERATURE = 0.1  # of soft ranks, in standard deviations of the candidates' scores before calibration
+PULL, SMOOTH, TILT = 0.001, 0.05, 0.03  # towards equal gains, between neighbouring knots, towards no tilt
+USUAL_NDCG = 0.05  # the penalties are in units of this
+FEW = 500.0  # users at which the pull is twice that of many
 _SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
-VALUES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
-"""What a gain may become; 1 is what training left."""
-LEAST_TEXT = 0.2
-"""The text channel keeps this gain however little texts say about known items: new ones are found by nothing else."""
+_HIDDEN = -1e4  # score of padding: finite, since infinities have no slope
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Candidates:
         relevant: True for items that followed.
         valid: False for padding.
         ideal: best possible discounted gain.
-        chance: tiny random numbers that settle ties, so that neither breaking nor making them looks good.
+        traits: what the support tells of its user.
     """
 
     prior: Float[Tensor, "users candidates channels"]
@@ -44,27 +50,47 @@ class Candidates:
     relevant: Bool[Tensor, "users candidates"]
     valid: Bool[Tensor, "users candidates"]
     ideal: Float[Tensor, " users"]
-    chance: Float[Tensor, "users candidates"]
+    traits: Float[Tensor, "users traits"]
 
-    def ndcg(self, gain: Float[Tensor, " channels"], share: float | Tensor) -> Float[Tensor, " users"]:
+    def __len__(self) -> int:
+        return len(self.ideal)
+
+    def take(self, users: Tensor) -> "Candidates":
+        """Some of the users."""
+        return Candidates(*(getattr(self, name)[users] for name in _FIELDS))
+
+    def scores(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Tensor:
+        """Scores under these gains; padding scores little."""
+        prior, moved = (part @ gain[..., None] for part in (self.prior, self.moved))
+        return (prior[..., 0] + share[:, None] * moved[..., 0]).masked_fill(~self.valid, _HIDDEN)
+
+    def ndcg(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
-        return self.judged(self.prior @ gain + share * (self.moved @ gain))
-
-    def judged(self, scores: Float[Tensor, "users candidates"]) -> Float[Tensor, " users"]:
-        """nDCG@10 per user under these scores."""
-        scores = (scores + self.chance).masked_fill(~self.valid, -torch.inf)
+        scores = self.scores(gain, share)
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal
 
-    def line(self, point: Float[Tensor, " places"], place: int) -> tuple[Tensor, Tensor]:
-        """Scores as `rest + value * direction` where one place of the point (gains, then the share) takes a value."""
-        gain, share = point[:-1], point[-1]
-        if place == len(gain):
-            return self.prior @ gain, self.moved @ gain
-        others = gain.clone()
-        others[place] = 0.0
-        rest = self.prior @ others + share * (self.moved @ others)
-        return rest, self.prior[..., place] + share * self.moved[..., place]
+
+_FIELDS = ("prior", "moved", "relevant", "valid", "ideal", "traits")
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What is fitted, for a number of knots.
+
+    Args:
+        log_gain: logarithm of the gain per channel.
+        share: of the inner loop.
+        tilt: what a trait adds to the logarithms of the gains and, last, in proportion to the share.
+    """
+
+    log_gain: Float[Tensor, "knots channels"]
+    share: Float[Tensor, " knots"]
+    tilt: Float[Tensor, "traits channels_and_share"]
+
+    def at(self, knot: int, traits: Float[Tensor, "users traits"]) -> tuple[Tensor, Tensor]:
+        """Gains and shares of users by their standardised traits."""
+        return tilted(self.log_gain[[knot]].exp(), self.share[[knot]], traits @ self.tilt)
 
 
 @torch.no_grad()
@@ -78,7 +104,7 @@ def calibrate(
     rng: np.random.Generator,
     limit: int = 4000,
 ) -> dict[str, float]:
-    """Fit the head's gains in place.
+    """Fit the head's gains in place; where there are too few users at every number of shots they stay as they are.
 
     Args:
         head: trained head.
@@ -86,101 +112,107 @@ def calibrate(
         users: first items of every user.
         chosen: users to calibrate on, by fold.
         query: how many following items count as relevant.
-        rng: draws the users where there are more than `limit`.
+        rng: draws the users where there are more than `limit`, and the batches.
         limit: most users per knot.
 
     Returns:
         nDCG@10 of those users before and after, per knot.
     """
-    names, values = head.layout.names, {}
-    popularity, newness = names.index("popularity"), names.index(NEW)
-    least = {names.index("text"): LEAST_TEXT}
-    for knot, shots in enumerate(KNOTS):
-        # without a support only popularity has a say, and no gain changes its order
-        found = _collect(head, spaces, users, chosen, shots, query, rng, limit) if shots else None
-        if found is None:
-            continue
-        gain, share = head.gain[knot].clone(), head.share[knot, 0].clone()
-        values[f"calibration/before/{shots}"] = float(found.ndcg(gain, share).mean())
-        gain, share = fitted(found, gain, share, plain=popularity, fixed={newness}, least=least)
-        head.gain[knot], head.share[knot, 0] = gain, share
-        values[f"calibration/after/{shots}"] = float(found.ndcg(gain, share).mean())
+    # without a support only popularity has a say, and no gain changes its order
+    found = {
+        knot: part
+        for knot, shots in enumerate(KNOTS)
+        if shots and (part := _collect(head, spaces, users, chosen, shots, query, rng, limit)) is not None
+    }
+    if not found:
+        return {}
+    knots, values = list(found), {}
+    for knot, part in found.items():
+        head.usual[knot] = part.traits.mean(0)
+        head.spread[knot] = part.traits.std(0, correction=0).clamp(min=1e-3)
+        found[knot] = replace(part, traits=head.standardised(part.traits, head.usual[knot], head.spread[knot]))
+    gains = fitted(list(found.values()), fixed={head.layout.names.index(NEW)}, rng=rng)
+    head.tilt.copy_(gains.tilt)
+    for place, (knot, part) in enumerate(found.items()):
+        before = part.ndcg(head.gain[knot][None], head.share[knot][None])
+        head.gain[knot], head.share[knot] = gains.log_gain[place].exp(), gains.share[place]
+        after = part.ndcg(*gains.at(place, part.traits))
+        values[f"calibration/before/{KNOTS[knot]}"] = float(before.mean())
+        values[f"calibration/after/{KNOTS[knot]}"] = float(after.mean())
+    for knot in (knot for knot in range(knots[0] + 1, len(KNOTS)) if knot not in found):  # too few users so deep
+        last = max(known for known in knots if known < knot)
+        for table in (head.gain, head.share, head.usual, head.spread):
+            table[knot] = table[last]
     return values
 
 
+@torch.enable_grad()
 def fitted(
-    found: Candidates,
-    gain: Tensor,
-    share: Tensor,
+    found: Sequence[Candidates],
     *,
-    plain: int,
     fixed: Collection[int],
-    least: Mapping[int, float] = MappingProxyType({}),
-) -> tuple[Tensor, Tensor]:
-    """The best gains, from where they are or from one channel alone; where the two are level, that channel has it.
+    rng: np.random.Generator,
+    steps: int = STEPS,
+) -> Gains:
+    """Gains of the highest nDCG@10 with soft ranks, less what far-off gains cost; the mean over the last steps.
 
     Args:
-        found: candidates.
-        gain: where the gains start.
-        share: where the share of the inner loop starts.
-        plain: the channel that stands alone in the other start.
-        fixed: channels whose gain stays.
-        least: gains that must not become smaller, by channel.
+        found: candidates at each knot, their traits standardised.
+        fixed: channels whose gain stays 1.
+        rng: draws the batches.
+        steps: of Adam.
     """
-    alone = torch.zeros_like(gain)
-    alone[plain] = 1.0
-    for channel, value in least.items():
-        alone[channel] = value
-    rich = ascend(found, gain, share, fixed=fixed, least=least)
-    simple = ascend(found, alone, torch.zeros_like(share), fixed=fixed, least=least)
-    return rich if better(found.ndcg(*rich), found.ndcg(*simple)) else simple
+    channels, traits = found[0].prior.shape[2], found[0].traits.shape[1]
+    new = found[0].prior.new_zeros
+    free = torch.tensor([channel not in fixed for channel in range(channels)], device=found[0].prior.device)
+    point = Gains(new(len(found), channels), new(len(found)) + 1.0, new(traits, channels + 1))
+    parts = [point.log_gain, point.share, point.tilt]
+    for part in parts:
+        part.requires_grad_()
+    optimiser = torch.optim.Adam(parts, lr=LR)
+    rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
+    total, last = [torch.zeros_like(part) for part in parts], steps - steps * 3 // 5
+    losses = [_Loss(one) for one in found]
+    rare = 1 + FEW / (sum(map(len, found)) / len(found))
+    for step in range(steps):
+        ranked = sum(loss(point, knot, rng) for knot, loss in enumerate(losses)) / len(losses)
+        (rare * _penalty(point, free) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
+        point.log_gain.grad[:, ~free] = 0.0  # type: ignore[index]
+        point.tilt.grad[:, :-1][:, ~free] = 0.0  # type: ignore[index]
+        optimiser.step()
+        rate.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step >= steps - last:
+            for mean, part in zip(total, parts, strict=True):
+                mean += part.detach() / last
+    return Gains(total[0], total[1].clamp(min=0.0), total[2])
 
 
-def better(then: Tensor, now: Tensor, errors: float = 1.0) -> bool:
-    """True if the mean over users rose by more than so many of its standard errors."""
-    difference = then - now
-    return bool(difference.mean() > errors * difference.std() / len(difference) ** 0.5)
+def _penalty(point: Gains, free: Tensor) -> Tensor:
+    """What gains cost that differ from each other, from knot to knot, and by user."""
+    gain, share = point.log_gain[:, free], point.share
+    apart = (gain - gain.mean(1, keepdim=True)).square().sum(1).mean() + (share - 1).square().mean()
+    rough = gain.diff(dim=0).square().sum() / len(gain) + share.diff().square().sum() / len(share)
+    return PULL * apart + SMOOTH * rough + TILT * point.tilt.square().sum()
 
 
-def ascend(
-    found: Candidates,
-    gain: Tensor,
-    share: Tensor,
-    *,
-    fixed: Collection[int] = (),
-    least: Mapping[int, float] = MappingProxyType({}),
-    sweeps: int = 3,
-) -> tuple[Tensor, Tensor]:
-    """Coordinate ascent over the gains and the share of the inner loop, each in turn set to the best of `VALUES`.
+class _Loss:
+    """Soft nDCG of random users at one knot."""
 
-    Args:
-        found: candidates.
-        gain: where the gains start.
-        share: where the share starts.
-        fixed: channels whose gain stays.
-        least: gains that must not become smaller, by channel.
-        sweeps: most rounds.
-    """
-    point = torch.cat([gain, share[None]])
-    now = found.ndcg(point[:-1], point[-1])
-    for _ in range(sweeps):
-        before = point
-        for place in (place for place in range(len(point)) if place not in fixed):
-            best = now
-            rest, direction = found.line(point, place)
-            for value in (value for value in VALUES if value >= least.get(place, 0.0)):
-                tried = point.clone()
-                tried[place] = value
-                if not tried[:-1].any():
-                    continue  # all level: a random order of so few candidates would look good
-                then = found.judged(rest + value * direction)
-                if then.mean() > best.mean() and better(then, now, errors=2.0):
-                    best, chosen = then, tried
-            if best is not now:
-                point, now = chosen, best
-        if torch.equal(before, point):
-            break
-    return point[:-1], point[-1]
+    def __init__(self, found: Candidates) -> None:
+        places = found.relevant.to(torch.int8).topk(min(10, found.relevant.shape[1]), dim=1)
+        self.found, self.wanted, self.mask = found, places.indices, places.values > 0
+        scores = torch.where(found.valid, (found.prior + found.moved).sum(2), torch.nan)
+        centred = scores - scores.nanmean(1, keepdim=True)
+        self.temperature = TEMPERATURE * max(float(centred.square().nanmean(1).sqrt().nanmean()), 1e-6)
+
+    def __call__(self, point: Gains, knot: int, rng: np.random.Generator) -> Tensor:
+        batch = max(64, min(BATCH, _SORTED_AT_ONCE // self.found.valid.shape[1]))
+        users = torch.from_numpy(rng.integers(0, len(self.found), batch)).to(self.wanted.device)
+        some = self.found.take(users)
+        scores = some.scores(*point.at(knot, some.traits))
+        found = soft_ndcg(scores, self.wanted[users], self.mask[users], some.ideal, temperature=self.temperature)
+        return found.mean()
 
 
 def _collect(
@@ -195,7 +227,7 @@ def _collect(
 ) -> Candidates | None:
     """Candidates of the users that tell most about this many shots; None where there are too few to tell."""
     pools = [pool[telling(users, pool, shots, query)] for pool in chosen]
-    if sum(map(len, pools)) < 30:
+    if sum(map(len, pools)) < LEAST_USERS:
         return None
     share = min(1.0, limit / sum(map(len, pools)))
     coefficients, parts = head.coefficients(), []
@@ -231,12 +263,11 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     pool = (pool | relevant) & torch.isfinite(hidden[0])
     columns = pool.to(torch.int8).topk(int(pool.sum(1).max()), dim=1).indices
     count = episodes.query_mask.sum(1).clamp(max=10)
-    ideal = ideal_gain(count, 10)
     keep = count > 0
     prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
     hit, valid = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
-    chance = 1e-5 * torch.rand(prior_scores.shape[:2], generator=torch.Generator().manual_seed(0))
-    return Candidates(prior_scores, moved_scores, hit, valid, ideal[keep], chance.to(ideal.device))
+    traits = head.traits(space, episodes.support)[keep]
+    return Candidates(prior_scores, moved_scores, hit, valid, ideal_gain(count, 10)[keep], traits)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -245,9 +276,9 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
 
     def together(name: str) -> Tensor:
         tensors = [getattr(part, name) for part in parts]
-        if tensors[0].dim() == 1:
+        if name in ("ideal", "traits"):
             return torch.cat(tensors)
         pad = torch.nn.functional.pad
         return torch.cat([pad(t, (0, 0) * (t.dim() - 2) + (0, width - t.shape[1])) for t in tensors])
 
-    return Candidates(*map(together, ("prior", "moved", "relevant", "valid", "ideal", "chance")))
+    return Candidates(*map(together, _FIELDS))

@@ -131,7 +131,7 @@ def calibrate_cold(
         for draw in range(DRAWS):
             new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
             worlds.append(World(view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
-    values = _calibrate_gains(tower, head, worlds)
+    values = _calibrate_gains(tower, head, worlds, rng)
     return values | _calibrate_newness(tower, head, worlds, cost) if values else {}
 
 
@@ -149,7 +149,9 @@ class World:
         return cold_episodes(some, self.new.cpu(), shots, least).batches(self.new.device)
 
 
-def _calibrate_gains(tower: ItemTower, head: PreferenceHead, worlds: Sequence[World]) -> dict[str, float]:
+def _calibrate_gains(
+    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], rng: np.random.Generator
+) -> dict[str, float]:
     channels, coefficients, parts = len(tower.cold_gain), head.coefficients(), []
     size = max(1, max(int(world.new.sum()) for world in worlds))
     most = max(1, _SCORES_AT_ONCE // (size * channels * len(worlds)))
@@ -157,12 +159,12 @@ def _calibrate_gains(tower: ItemTower, head: PreferenceHead, worlds: Sequence[Wo
         space = world.view.space(tower, world.new)
         for batch in world.episodes(SHOTS, LEAST_SHOTS, most):
             parts.append(_among(head, head(space, batch.support, coefficients), space, world.new, batch))
-    if sum(len(part.ideal) for part in parts) < LEAST_USERS:
+    if sum(map(len, parts)) < LEAST_USERS:
         return {}
-    among, before, still = joined(parts), torch.ones_like(tower.cold_gain), tower.cold_gain.new_zeros(())
-    gain, _ = fitted(among, before, still, plain=channels - 3, fixed={channels - 2})  # level with texts alone: those
+    among, before = joined(parts), torch.ones_like(tower.cold_gain)
+    gain = fitted([among], fixed={channels - 2}, rng=rng).log_gain[0].exp()
     tower.cold_gain.copy_(gain)
-    found = {"before": among.ndcg(before, still), "after": among.ndcg(gain, still)}
+    found = {"before": among.ndcg(before[None], before[:1]), "after": among.ndcg(gain[None], before[:1])}
     return {f"cold/ndcg@10/{when}": float(marks.mean()) for when, marks in found.items()}
 
 
@@ -193,9 +195,10 @@ def _among(head: PreferenceHead, query: Query, space: ItemSpace, new: Tensor, ep
     relevant = relevant[:, new]
     keep = relevant.any(1)
     blocks, relevant = blocks[keep], relevant[keep]
-    chance = 1e-5 * torch.rand(blocks.shape[:2], generator=torch.Generator().manual_seed(0)).to(new.device)
-    ideal = ideal_gain(relevant.sum(1), 10)
-    return Candidates(blocks, torch.zeros_like(blocks), relevant, torch.ones_like(relevant), ideal, chance)
+    return Candidates(
+        blocks, torch.zeros_like(blocks), relevant, torch.ones_like(relevant), ideal_gain(relevant.sum(1), 10),
+        blocks.new_zeros(len(blocks), 0),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -204,27 +207,28 @@ class Full:
 
     Args:
         scores: their scores, `(users, 20)`, known first.
-        hit: True where the item came after the support and was liked.
+        hit: True where the item was liked; known ones count from the end of the support.
         relevant: how many such items there are.
-        new: how many of these are new.
+        after: how many of these came after the support.
+        new: how many of the latter are new.
     """
 
     scores: Float[Tensor, "users twenty"]
     hit: Bool[Tensor, "users twenty"]
     relevant: Int[Tensor, " users"]
+    after: Int[Tensor, " users"]
     new: Int[Tensor, " users"]
 
 
 def full_of(query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Full:
-    """The best items of some users, without what they have."""
+    """The best items of some users, without the known ones that they have: nobody has a new one."""
     scores = space.scores(query)
-    users, places = torch.nonzero(episodes.before, as_tuple=True)
+    users, places = torch.nonzero(episodes.before & ~new[episodes.items], as_tuple=True)
     scores[users, episodes.items[users, places]] = -torch.inf
     best = [scores.masked_fill(hide, -torch.inf).topk(min(10, len(new)), dim=1) for hide in (new, ~new)]
-    top = torch.cat([one.indices for one in best], dim=1)
-    hit = hits(top, episodes.items, episodes.after)
-    relevant, fresh = episodes.after.sum(1), (episodes.after & episodes.new).sum(1)
-    return Full(torch.cat([one.values for one in best], dim=1), hit, relevant, fresh)
+    top, wanted = torch.cat([one.indices for one in best], dim=1), episodes.after | episodes.new
+    counts = (found.sum(1) for found in (wanted, episodes.after, episodes.after & episodes.new))
+    return Full(torch.cat([one.values for one in best], dim=1), hits(top, episodes.items, wanted), *counts)
 
 
 def newness_of(parts: Sequence[Full], cost: float) -> tuple[float, float]:
@@ -235,9 +239,9 @@ def newness_of(parts: Sequence[Full], cost: float) -> tuple[float, float]:
         cost: share of the best nDCG@10 that may be given up. The other limit is the share of new items among what was
             liked after the support.
     """
-    names = ("scores", "hit", "relevant", "new")
-    scores, hit, relevant, wanted = (torch.cat([getattr(p, name) for p in parts]) for name in names)
-    fair = float(wanted.sum() / relevant.sum().clamp(min=1))
+    names = ("scores", "hit", "relevant", "after", "new")
+    scores, hit, relevant, after, wanted = (torch.cat([getattr(p, name) for p in parts]) for name in names)
+    fair = float(wanted.sum() / after.sum().clamp(min=1))
     half = scores.shape[1] // 2
     fresh = torch.arange(2 * half, device=scores.device) >= half
     entry = scores[:, half - 1] - scores[:, half]  # the bonus at which a user's first new item enters the ten
