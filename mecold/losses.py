@@ -74,8 +74,9 @@ def soft_ndcg(
 
     Source: ApproxNDCG, Qin, Liu and Li 2010, Information Retrieval 13, section 4.
     """
+    scores = scores / temperature
     own = torch.gather(scores, 1, wanted)
-    above = torch.sigmoid((scores[:, None] - own[:, :, None]) / temperature)
+    above = torch.sigmoid(scores[:, None] - own[:, :, None])
     rank = above.sum(2) + 0.5  # an item is half above itself
     gain = torch.sigmoid(10.5 - rank) / torch.log2(1 + rank)
     return torch.where(mask, gain, 0.0).sum(1) / ideal

@@ -238,10 +238,10 @@ def test_soft_ndcg_is_what_a_loop_over_pairs_gives(seed, items, relevant):
 def candidates(traits=1, users=400, telling=None):
     """Forty candidates and three channels per user; relevant are the best five by the channel that `telling` names."""
     rng = torch.Generator().manual_seed(0)
-    prior, moved = (torch.randn(users, 40, 3, generator=rng) for _ in range(2))
+    prior, moved = (torch.randn(users, 3, 40, generator=rng) for _ in range(2))
     of_user = torch.randn(users, traits, generator=rng)
     channel = torch.ones(users, dtype=torch.long) if telling is None else telling(of_user)
-    truth = prior[torch.arange(users), :, channel]
+    truth = prior[torch.arange(users), channel]
     relevant = truth >= truth.topk(5, dim=1).values[:, -1:]
     ideal = ideal_gain(relevant.sum(1), 10)
     return Candidates(prior, moved, relevant, torch.ones_like(relevant), ideal, of_user)

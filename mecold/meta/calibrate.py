@@ -22,7 +22,7 @@ from mecold.tower import NEW, ItemSpace
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
 STEPS = 150
 LR = 0.05
-BATCH = 512
+BATCH = 256  # users of each knot in a step
 _SORTED_AT_ONCE = 1 << 20  # users x candidates in a batch; each is compared with ten relevant ones
 TEMPERATURE = 0.1  # of soft ranks, in standard deviations of the candidates' scores before calibration
 PULL, SMOOTH, TILT = 0.001, 0.05, 0.03  # towards equal gains, between neighbouring knots, towards no tilt
@@ -45,8 +45,8 @@ class Candidates:
         traits: what the support tells of its user.
     """
 
-    prior: Float[Tensor, "users candidates channels"]
-    moved: Float[Tensor, "users candidates channels"]
+    prior: Float[Tensor, "users channels candidates"]
+    moved: Float[Tensor, "users channels candidates"]
     relevant: Bool[Tensor, "users candidates"]
     valid: Bool[Tensor, "users candidates"]
     ideal: Float[Tensor, " users"]
@@ -55,14 +55,13 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.ideal)
 
-    def take(self, users: Tensor) -> "Candidates":
-        """Some of the users."""
+    def __getitem__(self, users: slice | Tensor) -> "Candidates":
         return Candidates(*(getattr(self, name)[users] for name in _FIELDS))
 
     def scores(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Tensor:
         """Scores under these gains; padding scores little."""
-        prior, moved = (part @ gain[..., None] for part in (self.prior, self.moved))
-        return (prior[..., 0] + share[:, None] * moved[..., 0]).masked_fill(~self.valid, _HIDDEN)
+        prior, moved = ((gain[:, None] @ part)[:, 0] for part in (self.prior, self.moved))
+        return (prior + share[:, None] * moved).masked_fill(~self.valid, _HIDDEN)
 
     def ndcg(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
@@ -159,10 +158,10 @@ def fitted(
     Args:
         found: candidates at each knot, their traits standardised.
         fixed: channels whose gain stays 1.
-        rng: draws the batches.
+        rng: puts the users in order.
         steps: of Adam.
     """
-    channels, traits = found[0].prior.shape[2], found[0].traits.shape[1]
+    channels, traits = found[0].prior.shape[1], found[0].traits.shape[1]
     new = found[0].prior.new_zeros
     free = torch.tensor([channel not in fixed for channel in range(channels)], device=found[0].prior.device)
     point = Gains(new(len(found), channels), new(len(found)) + 1.0, new(traits, channels + 1))
@@ -172,10 +171,10 @@ def fitted(
     optimiser = torch.optim.Adam(parts, lr=LR)
     rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
     total, last = [torch.zeros_like(part) for part in parts], steps - steps * 3 // 5
-    losses = [_Loss(one) for one in found]
+    losses = [_Loss(one, rng) for one in found]
     rare = 1 + FEW / (sum(map(len, found)) / len(found))
     for step in range(steps):
-        ranked = sum(loss(point, knot, rng) for knot, loss in enumerate(losses)) / len(losses)
+        ranked = sum(loss(point, knot) for knot, loss in enumerate(losses)) / len(losses)
         (rare * _penalty(point, free) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
         point.log_gain.grad[:, ~free] = 0.0  # type: ignore[index]
         point.tilt.grad[:, :-1][:, ~free] = 0.0  # type: ignore[index]
@@ -197,21 +196,24 @@ def _penalty(point: Gains, free: Tensor) -> Tensor:
 
 
 class _Loss:
-    """Soft nDCG of random users at one knot."""
+    """Soft nDCG of some users after others, in random order, at one knot."""
 
-    def __init__(self, found: Candidates) -> None:
-        places = found.relevant.to(torch.int8).topk(min(10, found.relevant.shape[1]), dim=1)
-        self.found, self.wanted, self.mask = found, places.indices, places.values > 0
-        scores = torch.where(found.valid, (found.prior + found.moved).sum(2), torch.nan)
+    def __init__(self, found: Candidates, rng: np.random.Generator) -> None:
+        self.found = found[torch.from_numpy(rng.permutation(len(found))).to(found.ideal.device)]
+        places = self.found.relevant.to(torch.int8).topk(min(10, found.relevant.shape[1]), dim=1)
+        self.wanted, self.mask = places.indices, places.values > 0
+        scores = torch.where(found.valid, (found.prior + found.moved).sum(1), torch.nan)
         centred = scores - scores.nanmean(1, keepdim=True)
         self.temperature = TEMPERATURE * max(float(centred.square().nanmean(1).sqrt().nanmean()), 1e-6)
+        self.batch = max(64, min(BATCH, _SORTED_AT_ONCE // found.valid.shape[1]))
+        self.start = 0
 
-    def __call__(self, point: Gains, knot: int, rng: np.random.Generator) -> Tensor:
-        batch = max(64, min(BATCH, _SORTED_AT_ONCE // self.found.valid.shape[1]))
-        users = torch.from_numpy(rng.integers(0, len(self.found), batch)).to(self.wanted.device)
-        some = self.found.take(users)
+    def __call__(self, point: Gains, knot: int) -> Tensor:
+        cut = slice(self.start, self.start + self.batch)
+        self.start = cut.stop if cut.stop < len(self.found) else 0
+        some = self.found[cut]
         scores = some.scores(*point.at(knot, some.traits))
-        found = soft_ndcg(scores, self.wanted[users], self.mask[users], some.ideal, temperature=self.temperature)
+        found = soft_ndcg(scores, self.wanted[cut], self.mask[cut], some.ideal, temperature=self.temperature)
         return found.mean()
 
 
@@ -246,13 +248,13 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     found = head.stages(space, episodes.support, c)
     zero = space.item.new_zeros(len(found.prior), len(space.item))
     blocks = [
-        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices] + [lists], dim=2)
+        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices] + [lists], dim=1)
         for query, lists in (
             (found.prior, space.near.add_to(zero, episodes.support.rows, found.trust)),
             (found.moved - found.prior, zero),
         )
     ]
-    rankings = [(blocks[0] + blocks[1]).sum(2), *blocks[0].unbind(2), blocks[1].sum(2)]
+    rankings = [(blocks[0] + blocks[1]).sum(1), *blocks[0].unbind(1), blocks[1].sum(1)]
     hidden = [hide_support(scores, episodes) for scores in rankings]
     pool = torch.zeros_like(hidden[0], dtype=torch.bool)
     for scores, depth in zip(hidden, [100] + [40] * (len(hidden) - 1), strict=True):
@@ -264,7 +266,7 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     columns = pool.to(torch.int8).topk(int(pool.sum(1).max()), dim=1).indices
     count = episodes.query_mask.sum(1).clamp(max=10)
     keep = count > 0
-    prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, :, None], 1)[keep] for b in blocks)
+    prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, None], 2)[keep] for b in blocks)
     hit, valid = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
     traits = head.traits(space, episodes.support)[keep]
     return Candidates(prior_scores, moved_scores, hit, valid, ideal_gain(count, 10)[keep], traits)
@@ -278,7 +280,6 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         tensors = [getattr(part, name) for part in parts]
         if name in ("ideal", "traits"):
             return torch.cat(tensors)
-        pad = torch.nn.functional.pad
-        return torch.cat([pad(t, (0, 0) * (t.dim() - 2) + (0, width - t.shape[1])) for t in tensors])
+        return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[-1])) for t in tensors])
 
     return Candidates(*map(together, _FIELDS))
