@@ -20,7 +20,7 @@ from mecold.metrics import discounted_gain, ideal_gain
 from mecold.tower import NEW, ItemSpace
 
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
-STEPS = 150
+STEPS, LAST = 150, 60  # all steps, and those whose mean is taken
 LR = 0.05
 BATCH = 256  # users of each knot in a step
 _SORTED_AT_ONCE = 1 << 20  # users x candidates in a batch; each is compared with ten relevant ones
@@ -146,20 +146,13 @@ def calibrate(
 
 
 @torch.enable_grad()
-def fitted(
-    found: Sequence[Candidates],
-    *,
-    fixed: Collection[int],
-    rng: np.random.Generator,
-    steps: int = STEPS,
-) -> Gains:
-    """Gains of the highest nDCG@10 with soft ranks, less what far-off gains cost; the mean over the last steps.
+def fitted(found: Sequence[Candidates], *, fixed: Collection[int], rng: np.random.Generator) -> Gains:
+    """Gains of the highest nDCG@10 with soft ranks, less what far-off gains cost; the mean over the last steps of Adam.
 
     Args:
         found: candidates at each knot, their traits standardised.
         fixed: channels whose gain stays 1.
         rng: puts the users in order.
-        steps: of Adam.
     """
     channels, traits = found[0].prior.shape[1], found[0].traits.shape[1]
     new = found[0].prior.new_zeros
@@ -169,11 +162,11 @@ def fitted(
     for part in parts:
         part.requires_grad_()
     optimiser = torch.optim.Adam(parts, lr=LR)
-    rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
-    total, last = [torch.zeros_like(part) for part in parts], steps - steps * 3 // 5
+    rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, STEPS)
+    means = [torch.zeros_like(part) for part in parts]
     losses = [_Loss(one, rng) for one in found]
     rare = 1 + FEW / (sum(map(len, found)) / len(found))
-    for step in range(steps):
+    for step in range(STEPS):
         ranked = sum(loss(point, knot) for knot, loss in enumerate(losses)) / len(losses)
         (rare * _penalty(point, free) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
         point.log_gain.grad[:, ~free] = 0.0  # type: ignore[index]
@@ -181,10 +174,10 @@ def fitted(
         optimiser.step()
         rate.step()
         optimiser.zero_grad(set_to_none=True)
-        if step >= steps - last:
-            for mean, part in zip(total, parts, strict=True):
-                mean += part.detach() / last
-    return Gains(total[0], total[1].clamp(min=0.0), total[2])
+        if step >= STEPS - LAST:
+            for mean, part in zip(means, parts, strict=True):
+                mean += part.detach() / LAST
+    return Gains(means[0], means[1].clamp(min=0.0), means[2])
 
 
 def _penalty(point: Gains, free: Tensor) -> Tensor:
