@@ -164,10 +164,12 @@ def shown(full, bonus):
 
 
 @pytest.mark.parametrize(("cost", "wanted"), [(0.0, 0.2), (0.05, 0.2), (0.05, 0.5), (1.0, 0.3), (1.0, 1.0)])
-def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted):
+@pytest.mark.parametrize("most", [1.0, 0.5])
+def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted, most):
     full = lists_of(wanted=wanted)
 
-    bonus, share = newness_of([full], cost)
+    bonus, share = newness_of([full], cost, most)
+    wanted *= most
 
     def mark(bonus):
         top = (full.scores + bonus * (torch.arange(20) >= 10)).topk(10, dim=1).indices
@@ -184,7 +186,7 @@ def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted):
 def test_newness_of_a_catalogue_so_small_that_all_is_shown_is_nothing():
     full = lists_of()
     full.scores[:, 9] = -torch.inf  # nine known items
-    assert newness_of([full], 0.05) == (0.0, 0.0)
+    assert newness_of([full], 0.05, 1.0) == (0.0, 0.0)
 
 
 def test_a_dozen_items_are_enough_for_a_fit(encoder, shop):

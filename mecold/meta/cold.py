@@ -3,7 +3,7 @@
 First one gain per channel of their stand-ins, on the ranking among new items alone. Then, for each knot of the number of
 shots, what an item scores for being new, which decides how high new items come among all. The most accurate ranking hardly
 shows any (what is known beats what is guessed), so this is raised until a stated share of accuracy is given up, or until
-new items have the share of the lists that they have of what users go on to like.
+new items have a stated part of the share of the lists that they have of what users go on to like.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mecold.head import KNOTS, PreferenceHead
 from mecold.meta.calibrate import Candidates, fitted, joined
+from mecold.meta.config import TrainConfig
 from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
 from mecold.metrics import hits, ideal_gain, ndcg
@@ -103,7 +104,7 @@ def calibrate_cold(
     views: Views,
     users: Opening,
     chosen: Sequence[np.ndarray],
-    cost: float,
+    config: TrainConfig,
     *,
     rng: np.random.Generator,
     limit: int = 6000,
@@ -116,7 +117,7 @@ def calibrate_cold(
         views: cross-fitted views.
         users: first items of every user.
         chosen: users to calibrate on, by fold.
-        cost: share of the best nDCG@10 that may be given up where new items are a fifth of the catalogue.
+        config: what new items may cost, and what share of the lists they may have.
         rng: draws the new items, and the users.
         limit: most users; for the gains fewer where the catalogue is large.
 
@@ -132,7 +133,7 @@ def calibrate_cold(
             new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
             worlds.append(World(view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
     values = _calibrate_gains(tower, head, worlds, rng)
-    return values | _calibrate_newness(tower, head, worlds, cost) if values else {}
+    return values | _calibrate_newness(tower, head, worlds, config) if values else {}
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _calibrate_gains(
 
 
 def _calibrate_newness(
-    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], cost: float
+    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], config: TrainConfig
 ) -> dict[str, float]:
     values, coefficients = {}, head.coefficients()
     full: dict[int, list[Full]] = {shots: [] for shots in KNOTS[1:]}
@@ -181,7 +182,9 @@ def _calibrate_newness(
     for knot, shots in enumerate(KNOTS[1:], 1):
         head.newness[knot] = head.newness[knot - 1]
         if sum(len(part.relevant) for part in full[shots]) >= LEAST_USERS:
-            head.newness[knot], values[f"cold/share/{shots}"] = newness_of(full[shots], cost)
+            head.newness[knot], values[f"cold/share/{shots}"] = newness_of(
+                full[shots], config.new_item_cost, config.new_item_share
+            )
     return values
 
 
@@ -231,17 +234,17 @@ def full_of(query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes)
     return Full(torch.cat([one.values for one in best], dim=1), hits(top, episodes.items, wanted), *counts)
 
 
-def newness_of(parts: Sequence[Full], cost: float) -> tuple[float, float]:
+def newness_of(parts: Sequence[Full], cost: float, most: float) -> tuple[float, float]:
     """The largest bonus for new items within two limits, and their share of the lists under it.
 
     Args:
         parts: best items of users.
-        cost: share of the best nDCG@10 that may be given up. The other limit is the share of new items among what was
-            liked after the support.
+        cost: share of the best nDCG@10 that may be given up.
+        most: share of the lists, in units of the share of new items among what was liked after the support.
     """
     names = ("scores", "hit", "relevant", "after", "new")
     scores, hit, relevant, after, wanted = (torch.cat([getattr(p, name) for p in parts]) for name in names)
-    fair = float(wanted.sum() / after.sum().clamp(min=1))
+    fair = most * float(wanted.sum() / after.sum().clamp(min=1))
     half = scores.shape[1] // 2
     fresh = torch.arange(2 * half, device=scores.device) >= half
     entry = scores[:, half - 1] - scores[:, half]  # the bonus at which a user's first new item enters the ten

@@ -26,8 +26,10 @@ class TrainConfig:
         full_softmax_items: above this catalogue size the softmax is sampled.
         negatives: how many items the sampled softmax draws per step.
         calibrate: fit the gains on nDCG@10 of cross-fitted users after training.
-        new_item_cost: share of nDCG@10 that may be given up, were a fifth of the catalogue new, for new items to be seen; never
-            beyond their share of what users like.
+        new_item_cost: share of nDCG@10 that may be given up, were a fifth of the catalogue new, for new items to be seen.
+        new_item_share: most of the lists that new items may have, in units of their share of what users would like if they
+            were wanted as much as known items. Below 1, since an item that nobody has touched yet often is one that
+            nobody wants.
     """
 
     folds: int = 3
@@ -45,13 +47,14 @@ class TrainConfig:
     negatives: int = 8192
     calibrate: bool = True
     new_item_cost: float = 0.05
+    new_item_share: float = 0.5
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
             ("focus", 0.0, 1.0), ("negatives", 1, 1 << 24),
-            ("new_item_cost", 0.0, 1.0),
+            ("new_item_cost", 0.0, 1.0), ("new_item_share", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

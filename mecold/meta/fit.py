@@ -82,7 +82,7 @@ def fit(
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
-        gains |= calibrate_cold(tower, head, views, users, everyone, settings.new_item_cost, rng=rng)
+        gains |= calibrate_cold(tower, head, views, users, everyone, settings, rng=rng)
         report.record(int(report.events[-1]["step"]), gains, trackers)
     head.requires_grad_(requires_grad=False)
     return Fitted(tower, head, views.whole.space(tower), report)
