@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from implicit.als import AlternatingLeastSquares
 from implicit.evaluation import ranking_metrics_at_k
 from implicit.nearest_neighbours import CosineRecommender
+from lightfm import LightFM
 from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -100,6 +101,21 @@ def test_imported_scores_are_the_hosts_own(host, matrix):
     assert before
     assert before == {name: pickle.dumps(getattr(model, name)) for name in before}, "the host was changed"
     assert isinstance(warm, FoldIn) == (not type(model).__name__.startswith(("Bayesian", "Logistic")))
+
+
+def test_the_arrays_of_lightfm_give_its_scores(matrix):
+    user_items, items, users = matrix
+    rng = np.random.default_rng(0)
+    kinds = sp.csr_matrix(np.hstack([np.eye(len(items)), rng.integers(0, 2, (len(items), 5))]).astype(np.float32))
+    model = LightFM(no_components=8, loss="warp", random_state=0)
+    model.fit(user_items.astype(np.int32), item_features=kinds, epochs=3)
+    item_biases, item_factors = model.get_item_representations(kinds)
+    user_biases, user_factors = model.get_user_representations()
+    warm = FactorModel(items, item_factors, users, user_factors, item_biases, user_biases)
+    rows = np.repeat(np.arange(20), len(items)).astype(np.int32)
+    columns = np.tile(np.arange(len(items)), 20).astype(np.int32)
+    expected = model.predict(rows, columns, item_features=kinds).reshape(20, -1)
+    np.testing.assert_allclose(warm.scores(users[:20]), expected, rtol=1e-5, atol=1e-5)
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.booleans(), st.integers(0, 99))

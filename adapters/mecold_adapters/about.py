@@ -3,7 +3,7 @@
 from mecold.plugins import Adapter
 
 FACTORS = Adapter(
-    "factors", "", "", "", "",
+    "factors", "", "", "arrays of LightFM (rectools-lightfm 1.17.3)", "",
     {
         "FactorModel": "ids, factors and biases from numpy, npz, parquet or safetensors",
         "NeighbourModel": "an item-item similarity matrix",
@@ -19,7 +19,7 @@ SKLEARN = Adapter(
     {"MecoldEstimator": "mecold as an estimator, for grid searches over GroupKFold users"},
 )  # fmt: skip
 LENSKIT = Adapter(
-    "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1", "pip install 'lenskit>=2025.8,<2026'",
+    "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1 and 2026.4.0", "pip install 'lenskit>=2025.8,<2027'",
     {"MecoldScorer": "a scorer component that answers unseen users from the query's history"},
 )  # fmt: skip
 RECTOOLS = Adapter(

@@ -57,7 +57,7 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
 
     def train(self, data: Dataset, options: TrainingOptions = TrainingOptions()) -> None:  # noqa: B008 - LensKit's way
         """Meta-learn from a data set's default interactions, with their timestamps and ratings where it has them."""
-        if hasattr(self, "recommender_") and not options.retrain:
+        if self.is_trained() and not options.retrain:
             return
         encoder = None if self.config.encoder is None else TextEncoder(self.config.encoder)
         recommender = Recommender(
@@ -71,6 +71,10 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
         self.known_ = frozenset(items["item_id"].to_list())
         self.recommender_ = recommender
 
+    def is_trained(self) -> bool:
+        """Whether `train` has run; LensKit asks from 2026 on."""
+        return hasattr(self, "recommender_")
+
     def __call__(self, query: QueryInput, items: ItemList) -> ItemList:
         """Score the candidates, those of the history included.
 
@@ -78,7 +82,7 @@ class MecoldScorer(Component[ItemList], Trainable):  # type: ignore[misc]
             query: anything LensKit takes for a query; its history is the support.
             items: the candidates.
         """
-        if not hasattr(self, "recommender_"):
+        if not self.is_trained():
             raise NotFittedError("This MecoldScorer is not trained yet: train the pipeline first.")
         state = self.recommender_.adapt_user(self._history(RecQuery.create(query)), on_unknown="drop")
         scores = np.full(len(items), np.nan, np.float32)

@@ -9,8 +9,7 @@ lenskit = pytest.importorskip("lenskit", reason="LensKit has an environment of i
 
 from lenskit import batch, operations
 from lenskit.basic import PopScorer
-from lenskit.data import Dataset, ItemList, RecQuery, from_interactions_df
-from lenskit.data.builder import DatasetBuilder
+from lenskit.data import Dataset, DatasetBuilder, ItemList, RecQuery, from_interactions_df
 from lenskit.pipeline import topn_pipeline
 from lenskit.testing import BasicComponentTests, ScorerTests
 
