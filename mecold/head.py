@@ -174,12 +174,15 @@ class PreferenceHead(nn.Module):
         return Query(vector, support.rows, found.trust * gain[:, -1:])
 
     def traits(self, space: ItemSpace, support: Support) -> Float[Tensor, "users traits"]:
-        """What a support tells of its user, whatever the labels: mean popularity of its items, and per channel how much they
+        """What the newest 20 items tell of their user, whatever the labels: mean popularity, and per channel how much they
         agree, the length of the mean of their unit vectors: 1 where all point the same way.
+
+        Not more than 20: the more items, the less they agree, and calibration saw no more.
         """
         if not self.config.tilt:
             return space.popularity.new_zeros(len(support.rows), 0)
-        share = support.mask / support.shots.clamp(min=1)[:, None]
+        newest = support.mask & (support.ages < KNOTS[-1])
+        share = newest / newest.sum(1, keepdim=True).clamp(min=1)
         rows = embedding(support.rows, space.support)
         popularity = (share * embedding(support.rows, space.popularity[:, None])[..., 0]).sum(1)
         means = [

@@ -282,6 +282,8 @@ def test_traits_are_the_popularity_and_the_agreement_of_the_support_whatever_was
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
     assert not found[3].any()
+    long = pad([history([1, 2, *range(50, 70)]), history(list(range(50, 70)))])
+    torch.testing.assert_close(*head.traits(space, long), rtol=1e-4, atol=1e-5)  # the newest twenty
     plain = PreferenceHead(tower.layout(pairs), HeadConfig(tilt=False))
     assert plain.traits(space, pad([history(rows)])).shape == (1, 0)
 
