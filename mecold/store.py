@@ -197,8 +197,13 @@ def _checked_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in memory of torch's own: what a file maps may be aligned otherwise, and products then differ in the last bit."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
 def _content(folder: Path, config: Mapping[str, Any]) -> Content:
-    weights = load_file(folder / "weights.safetensors")
+    weights, items = (_aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
     settings = config["config"]
     meta = MetaConfig(
         factors=FactorConfig(**settings["factors"]),
@@ -213,7 +218,6 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)})
         module.requires_grad_(requires_grad=False).eval()
     model = Model(tower, head, config["encoder"], weights["gram"], (folder / "fit_log.jsonl").read_text("utf-8"))
-    items = load_file(folder / "items.safetensors")
     near = Neighbours(items["near.rows"], items["near.values"])
     space = ItemSpace(items["support"], items["item"], near, items["popularity"], items["cold"], weights["gram"])
     table = pl.read_parquet(folder / "items.parquet")

@@ -22,6 +22,7 @@ from mecold.tower import NEW, ItemSpace
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
 STEPS, LAST = 150, 60  # all steps, and those whose mean is taken
 LR = 0.05
+LEAST_SPREAD = 0.01  # of a trait: below it, differences are rounding
 BATCH = 256  # users of each knot in a step
 _SORTED_AT_ONCE = 1 << 20  # users x candidates in a batch; each is compared with ten relevant ones
 TEMPERATURE = 0.1  # of soft ranks, in standard deviations of the candidates' scores before calibration
@@ -128,7 +129,10 @@ def calibrate(
     knots, values = list(found), {}
     for knot, part in found.items():
         head.usual[knot] = part.traits.mean(0)
-        head.spread[knot] = part.traits.std(0, correction=0).clamp(min=1e-3)
+        spread = part.traits.std(0, correction=0)
+        head.spread[knot] = torch.where(
+            spread > LEAST_SPREAD, spread, 1.0
+        )  # a trait that all share (one item agrees) is none
         found[knot] = replace(part, traits=head.standardised(part.traits, head.usual[knot], head.spread[knot]))
     gains = fitted(list(found.values()), fixed={head.layout.names.index(NEW)}, rng=rng)
     head.tilt.copy_(gains.tilt)
