@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from mecold.adapt import gramian
 from mecold.factors import FactorConfig
 from mecold.neighbours import Neighbours
 from mecold.tower import ItemSpace
@@ -36,7 +35,7 @@ def random_space(items: int, dim: int) -> ItemSpace:
         torch.randint(items, (items, width), generator=rng, dtype=torch.int32), torch.rand(items, width, generator=rng)
     )
     cold = torch.zeros(items, dtype=torch.bool)
-    return ItemSpace(item, item, near, item[:, -1].contiguous(), cold, gramian(item[:10_000]))
+    return ItemSpace(item, item, near, item[:, -1].contiguous(), cold)
 
 
 def machine() -> str:

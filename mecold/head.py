@@ -1,36 +1,42 @@
-"""The preference head: a meta-learned prior that reads the support, then the inner steps. One query vector per user.
+"""The preference head: a meta-learned prior that reads the support, then one inner step. One query vector per user.
 
-What adapts to a user: the query in each channel (prior and inner steps), and how much each channel counts, by what the
-support tells: whether its items are popular ones, and how much they agree in each channel (`PreferenceHead.traits`).
+The prior is, per channel, a faded sum of what the support's items say: of their support sides, and for fitted factors of
+their item sides too, which find what the same items lead to. The inner step adapts how much each channel counts. Its loss
+is the support's own, and linear in the logarithms of the gains: minus the sum over channels of log gain times evidence,
+where the evidence for a channel is how much the support's items agree in it, and for popularity how popular they are
+(`PreferenceHead.evidence`). The step goes against its gradient, through a meta-learned matrix of step sizes. Few numbers
+adapt, so that few items can tell. Steps on the query itself, by gradients or to the posterior mean, were tried and earned
+nothing (bench/LEDGER.md).
 
 Everything learned here is free of the basis of the factors (numbers per channel, per number of shots, per age), so
-what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the query is an
-affine function of the labels, which makes explanations exact.
+what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the query is a
+linear function of the labels plus what does not depend on them, which makes explanations exact.
 
-Source: Meta-SGD (Li et al. 2017, arXiv:1707.09835) for learned step sizes; the prior that reads the support follows
-the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019, arXiv:1807.05960), kept linear.
+Source: Finn et al. 2017, arXiv:1703.03400, of which only a few parameters adapt inside, as in ANIL (arXiv:1909.09157); a
+learned matrix of step sizes as in Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356); the prior that reads the support
+follows the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019, arXiv:1807.05960), kept linear.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
 import mecold.trend as trend
-from mecold.adapt import descend, solve
 from mecold.support import Support
-from mecold.tower import ItemSpace, Layout, Query
+from mecold.tower import FITTED, ItemSpace, Layout, Query
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
-"""Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n)."""
+"""Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n).
+
+Only as many items as the last are read, the newest ones: with more, the sums outgrow what was learned, and fifty or a
+hundred items read whole ranked worse (bench/LEDGER.md).
+"""
 
 FAR = 3.0
-"""Standard deviations at which a trait no longer grows."""
-
-Inner: TypeAlias = Literal["gradient", "closed_form", "none"]
+"""Standard deviations at which evidence no longer grows."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,10 @@ class HeadConfig:
     """How the head adapts.
 
     Args:
-        inner: `"gradient"` (MAML), `"closed_form"` (posterior mean), or `"none"` (the prior alone).
-        steps: gradient steps.
-        first_order: FOMAML instead of second-order MAML.
-        tilt: let how much each channel counts depend on what a support tells of its user.
+        inner: take the inner step; without it, gains depend on the number of shots alone.
     """
 
-    inner: Inner = "gradient"
-    steps: int = 1
-    first_order: bool = False
-    tilt: bool = True
+    inner: bool = True
 
 
 def _interpolation() -> Tensor:
@@ -68,33 +68,21 @@ class Coefficients:
     """The head's parameters expanded to what the arithmetic needs: tables by shots or age, values by dimension."""
 
     prior: Float[Tensor, "shots channels"]
+    tied: Float[Tensor, "shots fitted"]
     fade: Float[Tensor, "ages channels"]
     rarity: Float[Tensor, " channels"]
-    lr: Float[Tensor, "shots dim"]
     gain: Float[Tensor, "shots channels"]
-    share: Float[Tensor, " shots"]
-    usual: Float[Tensor, "shots traits"]
-    spread: Float[Tensor, "shots traits"]
+    usual: Float[Tensor, "shots evidence"]
+    spread: Float[Tensor, "shots evidence"]
     newness: Float[Tensor, " shots"]
-    target: Float[Tensor, ""]
-    gram_weight: Float[Tensor, ""]
-    l2: Float[Tensor, " dim"]
-
-
-class Stages(NamedTuple):
-    """A head before and after the inner loop, without gains."""
-
-    prior: Float[Tensor, "users dim"]
-    moved: Float[Tensor, "users dim"]
-    trust: Float[Tensor, "users shots"]
 
 
 class PreferenceHead(nn.Module):
-    """Meta-learned prior, step sizes and gains: per channel of the item space, and for the neighbour lists behind them.
+    """Meta-learned prior, gains and step sizes: per channel of the item space, and for the neighbour lists behind them.
 
     Args:
         layout: channels of the item space.
-        config: kind of inner loop.
+        config: whether it takes the inner step.
     """
 
     interpolation: Tensor
@@ -111,52 +99,44 @@ class PreferenceHead(nn.Module):
         self.register_buffer("centres", torch.zeros(width, dtype=torch.float64))  # of the bins of time
         self.register_buffer("persistence", torch.zeros((), dtype=torch.float64))
         self.prior = nn.Parameter(torch.tensor(start).repeat(knots, 1))  # log scale of each channel by shots
+        self.fitted = [i for i, name in enumerate(layout.names) if name in FITTED]
+        self.tied = nn.Parameter(torch.zeros(knots, len(self.fitted)))  # scale of item sides read as support sides
         ages = torch.tensor(KNOTS, dtype=torch.float32)[:, None]
         self.fade = nn.Parameter((-ages / 4).clamp(min=-3.0).repeat(1, channels))  # log weight by age
         self.rarity = nn.Parameter(torch.zeros(channels))  # exponent of exp(-popularity) on support rows
-        self.step = nn.Parameter(torch.full((knots, channels - 1), 0.01))
         self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
-        self.register_buffer("share", torch.ones(knots))
-        telling = [name for name in layout.names[:-2] if name != trend.CHANNEL]  # channels whose agreement counts
-        self.agreeing = [layout.slices[layout.names.index(name)] for name in telling] if self.config.tilt else []
-        traits = len(self.agreeing) + self.config.tilt
-        self.register_buffer("usual", torch.zeros(knots, traits))  # mean and deviation of the traits of supports
-        self.register_buffer("spread", torch.ones(knots, traits))
-        self.register_buffer("tilt", torch.zeros(traits, channels + 1))  # of gains and share, by trait
+        telling = [name for name in layout.names[:-2] if name != trend.CHANNEL]  # channels in which items can agree
+        self.agreeing = [layout.slices[layout.names.index(name)] for name in telling] if self.config.inner else []
+        pieces = len(self.agreeing) + self.config.inner
+        self.register_buffer("usual", torch.zeros(knots, pieces))  # mean and deviation of the evidence of supports
+        self.register_buffer("spread", torch.ones(knots, pieces))
+        self.register_buffer("step", torch.zeros(pieces, channels))  # of the inner step: evidence to log gains
         self.register_buffer("newness", torch.zeros(knots))  # what an item scores for being new, calibrated too
-        self.target = nn.Parameter(torch.tensor(5.0))  # the score a liked support item should reach
-        self.gram_weight = nn.Parameter(torch.tensor(0.0))  # log
-        self.log_l2 = nn.Parameter(torch.zeros(channels - 1))
 
     gain: Tensor
-    share: Tensor
     usual: Tensor
     spread: Tensor
-    tilt: Tensor
+    step: Tensor
     newness: Tensor
     centres: Tensor
     persistence: Tensor
 
     def coefficients(self) -> Coefficients:
         """Expand the parameters; done once per batch in training and once per model in use."""
-        table, expand = self.interpolation, self.layout.expand
+        table = self.interpolation
         return Coefficients(
             prior=(table @ self.prior).exp(),
+            tied=table @ self.tied,
             fade=(table @ self.fade).exp(),
             rarity=self.rarity,
-            lr=expand(table @ self.step),
             gain=table @ self.gain,
-            share=table @ self.share,
             usual=table @ self.usual,
             spread=table @ self.spread,
             newness=table @ self.newness,
-            target=self.target,
-            gram_weight=self.gram_weight.exp(),
-            l2=expand(self.log_l2.exp()),
         )
 
     def forward(self, space: ItemSpace, support: Support, coefficients: Coefficients | None = None) -> Query:
-        """Queries of users: `gain * (prior + share * (adapted - prior))`, and the gained trust in the support's lists.
+        """Queries of users: the prior, each channel times its gain after the inner step.
 
         Args:
             space: the item space.
@@ -165,23 +145,20 @@ class PreferenceHead(nn.Module):
         """
         c = coefficients or self.coefficients()
         shots = support.shots.clamp(max=KNOTS[-1])
-        found = self.stages(space, support, c)
-        gain, share = embedding(shots, c.gain), c.share[shots]
-        traits = self.standardised(self.traits(space, support), c.usual[shots], c.spread[shots])
-        gain, share = tilted(gain, share, torch.where(shots[:, None] > 0, traits, 0.0) @ self.tilt)
-        vector = self.layout.expand(gain[:, :-1]) * torch.lerp(found.prior, found.moved, share[:, None])
+        prior = self.prior_of(space, support, c)
+        evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
+        gain = embedding(shots, c.gain) * (torch.where(shots[:, None] > 0, evidence, 0.0) @ self.step).exp()
+        vector = self.layout.expand(gain[:, :-1]) * prior.vector
         vector = torch.cat([vector[:, :-2], c.newness[shots, None], vector[:, -1:]], dim=1)
-        return Query(vector, support.rows, found.trust * gain[:, -1:])
+        return Query(vector, support.rows, prior.trust * gain[:, -1:])
 
-    def traits(self, space: ItemSpace, support: Support) -> Float[Tensor, "users traits"]:
-        """What the newest 20 items tell of their user, whatever the labels: mean popularity, and per channel how much they
+    def evidence(self, space: ItemSpace, support: Support) -> Float[Tensor, "users evidence"]:
+        """What the newest 20 items say for each channel, whatever the labels: mean popularity, and per channel how much they
         agree, the length of the mean of their unit vectors: 1 where all point the same way.
-
-        Not more than 20: the more items, the less they agree, and calibration saw no more.
         """
-        if not self.config.tilt:
+        if not self.config.inner:
             return space.popularity.new_zeros(len(support.rows), 0)
-        newest = support.mask & (support.ages < KNOTS[-1])
+        newest = _newest(support)
         share = newest / newest.sum(1, keepdim=True).clamp(min=1)
         rows = embedding(support.rows, space.support)
         popularity = (share * embedding(support.rows, space.popularity[:, None])[..., 0]).sum(1)
@@ -192,72 +169,42 @@ class PreferenceHead(nn.Module):
         return torch.stack([popularity, *(mean.norm(dim=1) for mean in means)], dim=1)
 
     @staticmethod
-    def standardised(traits: Tensor, usual: Tensor, spread: Tensor) -> Float[Tensor, "users traits"]:
-        """Traits in deviations from what is usual at a number of shots; at most three."""
-        return ((traits - usual) / spread).clamp(-FAR, FAR)
+    def standardised(evidence: Tensor, usual: Tensor, spread: Tensor) -> Float[Tensor, "users evidence"]:
+        """Evidence in deviations from what is usual at a number of shots; at most three."""
+        return ((evidence - usual) / spread).clamp(-FAR, FAR)
 
-    def stages(self, space: ItemSpace, support: Support, c: Coefficients) -> Stages:
-        """The head before and after the inner loop, without gains."""
-        shots = support.shots.clamp(max=KNOTS[-1])
-        evidence = torch.where(support.mask, support.labels * support.weights, 0.0)
-        prior, trust = self.read(space, support, evidence, embedding(shots, c.prior), c)
-        if self.config.inner == "none":
-            return Stages(prior, prior, trust)
-        # without known items there is nothing to descend: the implicit negatives alone would bury what is popular
-        some = (support.mask & ~space.cold[support.rows]).any(1, keepdim=True)
-        moved = torch.where(some, self._adapt(prior, space, support, shots, c), prior)
-        return Stages(prior, moved, trust)
-
-    def read(
-        self, space: ItemSpace, support: Support, evidence: Tensor, scale: Tensor, c: Coefficients
-    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "users shots"]]:
-        """The prior: per channel a faded sum of the support sides, unfaded for text; the trend of the moment; a liking for
-        popular items.
-
-        And the trust in each support row's neighbour list, read off in the same way.
+    def prior_of(self, space: ItemSpace, support: Support, c: Coefficients) -> Query:
+        """Queries before gains: per channel a faded sum of the support sides, unfaded for text, and of the item sides of fitted
+        factors; the trend of the moment; a liking for popular items. The trust in each support row's neighbour list is
+        read off in the same way.
         """
+        shots = support.shots.clamp(max=KNOTS[-1])
+        scale = embedding(shots, c.prior)
+        liking = torch.where(_newest(support), support.labels * support.weights, 0.0)
         rows = embedding(support.rows, space.support)
         popularity = embedding(support.rows, space.popularity[:, None])
-        trust = evidence[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
+        trust = liking[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
         by_channel = dict(zip(self.layout.names, trust.unbind(-1), strict=False))
-        by_channel["text"] = evidence  # what texts say of a user does not age
+        by_channel["text"] = liking  # what texts say of a user does not age
         parts = [
             scale[:, i, None] * trend.reading(support.time, self.centres, self.persistence)
             if name == trend.CHANNEL
             else torch.einsum("us,usd->ud", by_channel[name] * scale[:, i, None], rows[..., part])
             for i, (name, part) in enumerate(zip(self.layout.names[:-2], self.layout.slices, strict=False))
         ]
-        newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`: no part of what is adapted
-        return torch.cat([*parts, newness, scale[:, -2:-1]], dim=1), trust[..., -1] * scale[:, -1:]
-
-    def _adapt(
-        self, prior: Tensor, space: ItemSpace, support: Support, shots: Tensor, c: Coefficients
-    ) -> Float[Tensor, "users dim"]:
-        rows = embedding(support.rows, space.item)
-        rows = torch.cat(
-            [rows[..., :-2], torch.zeros_like(rows[..., :1]), rows[..., -1:]], dim=-1
-        )  # newness stands still
-        labels = support.labels * c.target
-        known = support.mask & ~space.cold[support.rows]  # a guess is nothing to fit, and has a scale of its own
-        if self.config.inner == "closed_form":
-            return solve(
-                prior, rows, labels, known,
-                l2=c.l2, weights=support.weights, gram=space.gram, gram_weight=c.gram_weight,
-            )  # fmt: skip
-        return descend(
-            prior, rows, labels, known,
-            lr=embedding(shots, c.lr), steps=self.config.steps, l2=c.l2, weights=support.weights,
-            gram=space.gram, gram_weight=c.gram_weight, first_order=self.config.first_order,
-        )  # fmt: skip
+        known = ~space.cold[support.rows]  # the item side of a guess has a scale of its own
+        item = embedding(support.rows, space.item)
+        for i, tied in zip(self.fitted, embedding(shots, c.tied).unbind(-1), strict=True):
+            weight = trust[..., i] * known * tied[:, None]
+            parts[i] = parts[i] + torch.einsum("us,usd->ud", weight, item[..., self.layout.slices[i]])
+        newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`
+        vector = torch.cat([*parts, newness, scale[:, -2:-1]], dim=1)
+        return Query(vector, support.rows, trust[..., -1] * scale[:, -1:])
 
 
-def tilted(
-    gain: Float[Tensor, "#users channels"],
-    share: Float[Tensor, "#users"],
-    tilt: Float[Tensor, "users channels_and_share"],
-) -> tuple[Float[Tensor, "users channels"], Float[Tensor, " users"]]:
-    """Gains and shares of users whose traits tilt them: gains by a factor, the share in proportion."""
-    return gain * tilt[:, :-1].exp(), (share * (1 + tilt[:, -1])).clamp(min=0.0)
+def _newest(support: Support) -> Bool[Tensor, "users shots"]:
+    """True for the rows that are read."""
+    return support.mask & (support.ages < KNOTS[-1])
 
 
 def _by_age(table: Float[Tensor, "ages channels"], ages: Int[Tensor, "users shots"]) -> Tensor:

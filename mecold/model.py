@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from mecold.head import Coefficients, PreferenceHead
 from mecold.tower import ItemTower
@@ -20,14 +18,12 @@ class Model:
         tower: item tower.
         head: preference head.
         encoder: fingerprint of the encoder whose vectors it reads.
-        gram: Gramian of the catalogue it was fitted on.
         log: the fit's record as JSON lines.
     """
 
     tower: ItemTower
     head: PreferenceHead
     encoder: str
-    gram: Float[Tensor, "dim dim"]
     log: str
 
     @cached_property
@@ -42,9 +38,8 @@ class Model:
         for module in (self.tower, self.head):
             for name, value in sorted(module.state_dict().items()):
                 digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(self.gram.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device) -> "Model":
         """The same model on another device."""
-        return Model(self.tower.to(device), self.head.to(device), self.encoder, self.gram.to(device), self.log)
+        return Model(self.tower.to(device), self.head.to(device), self.encoder, self.log)

@@ -107,9 +107,7 @@ class Recommender:
             log, catalog, vectors, self.config,
             factors=factors, rng=self._rng, trackers=trackers, progress=self.progress,
         )  # fmt: skip
-        model = Model(
-            fitted.tower, fitted.head, self._known_encoder().fingerprint, fitted.space.gram, fitted.report.to_jsonl()
-        )
+        model = Model(fitted.tower, fitted.head, self._known_encoder().fingerprint, fitted.report.to_jsonl())
         shelf = Shelf.of(catalog, fitted.space, self._kind)
         with self._lock:
             self._state = (model, shelf)
@@ -277,9 +275,8 @@ class Recommender:
         rows = shelf.catalog.rows([item], "the items")
         with torch.inference_mode():
             support = pad([history(rows)]).to(self._device)
-            found = model.head.stages(shelf.space, support, model.coefficients)
-            found.prior[:, -1] = 0.0
-        query = Query(found.prior, support.rows, found.trust)
+            query = model.head.prior_of(shelf.space, support, model.coefficients)
+            query.vector[:, -1] = 0.0
         found_rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [rows])[0]
         return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found_rows), scores, strict=True)]
 

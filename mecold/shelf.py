@@ -121,14 +121,13 @@ class Shelf:
 
 
 def _joined(space: ItemSpace, rows: ItemSpace) -> ItemSpace:
-    """Rows appended; the Gramian stays that of the fit, so that a new item does not change anybody's query."""
+    """Rows appended."""
     return ItemSpace(
         torch.cat([space.support, rows.support]),
         torch.cat([space.item, rows.item]),
         space.near.followed_by(rows.near),
         torch.cat([space.popularity, rows.popularity]),
         torch.cat([space.cold, rows.cold]),
-        space.gram,
     )
 
 
@@ -137,9 +136,7 @@ def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shel
     rows = alive.cpu().numpy()
     kept = Catalog.of(catalog.ids.gather(rows), [catalog.texts[row] for row in rows.tolist()])
     near = space.near.taken(alive)
-    thin = ItemSpace(
-        space.support[alive], space.item[alive], near, space.popularity[alive], space.cold[alive], space.gram
-    )
+    thin = ItemSpace(space.support[alive], space.item[alive], near, space.popularity[alive], space.cold[alive])
     return Shelf.rebuilt(kept, thin, kind)
 
 
@@ -156,9 +153,7 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
     support = torch.cat([sides, own, torch.zeros_like(last)], dim=1)
     item = torch.cat([items, tower.cold_gain[-3] * own, last], dim=1)
     near = Neighbours.none(len(own), there.near.rows.shape[1], own)
-    return ItemSpace(
-        support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool), model.gram
-    )
+    return ItemSpace(support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool))
 
 
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
@@ -169,4 +164,4 @@ def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemS
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
     support[cold], item[cold] = fresh.support[cold], fresh.item[cold]
     near = Neighbours(old.near.rows[at], old.near.values[at])
-    return ItemSpace(support, item, near, item[:, -1].contiguous(), cold, old.gram)
+    return ItemSpace(support, item, near, item[:, -1].contiguous(), cold)

@@ -32,7 +32,7 @@ from mecold.shelf import Shelf
 from mecold.tower import ItemSpace, ItemTower, Layout
 from mecold.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _is_model(folder: Path) -> bool:
 
 def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
     state = {f"tower.{name}": value for name, value in model.tower.state_dict().items()}
-    state |= {f"head.{name}": value for name, value in model.head.state_dict().items()} | {"gram": model.gram}
+    state |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
     save_file(_plain(state), folder / "weights.safetensors")
     items = {"support": shelf.space.support, "item": shelf.space.item, "popularity": shelf.space.popularity}
     items |= {"cold": shelf.space.cold, "near.rows": shelf.space.near.rows, "near.values": shelf.space.near.values}
@@ -217,9 +217,9 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     for name, module in (("tower.", tower), ("head.", head)):
         module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)})
         module.requires_grad_(requires_grad=False).eval()
-    model = Model(tower, head, config["encoder"], weights["gram"], (folder / "fit_log.jsonl").read_text("utf-8"))
+    model = Model(tower, head, config["encoder"], (folder / "fit_log.jsonl").read_text("utf-8"))
     near = Neighbours(items["near.rows"], items["near.values"])
-    space = ItemSpace(items["support"], items["item"], near, items["popularity"], items["cold"], weights["gram"])
+    space = ItemSpace(items["support"], items["item"], near, items["popularity"], items["cold"])
     table = pl.read_parquet(folder / "items.parquet")
     if table.height != len(space.item):
         raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space.item):,} vectors.")

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from mecold.adapt import gramian
 from mecold.factors import FactorPair
 from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
@@ -81,7 +80,6 @@ class ItemSpace:
         near: neighbour lists.
         popularity: standardised log count, or its guess from the text; the last column of `item`.
         cold: True for items that nobody has touched: factors and popularity are guessed from the text.
-        gram: mean outer product of `item` over the items that somebody has touched.
     """
 
     support: Float[Tensor, "items dim"]
@@ -89,7 +87,6 @@ class ItemSpace:
     near: Neighbours
     popularity: Float[Tensor, " items"]
     cold: Bool[Tensor, " items"]
-    gram: Float[Tensor, "dim dim"]
 
     def scores(self, query: Query) -> Float[Tensor, "users items"]:
         """Score of every item: inner product with its vector, plus what the lists of the support's items say."""
@@ -109,12 +106,12 @@ class ItemSpace:
         support, item, popularity, cold = (
             part[:size] for part in (self.support, self.item, self.popularity, self.cold)
         )
-        return ItemSpace(support, item, self.near.head(size), popularity, cold, self.gram)
+        return ItemSpace(support, item, self.near.head(size), popularity, cold)
 
     def to(self, device: torch.device) -> "ItemSpace":
         """The same space on another device."""
         return ItemSpace(
-            *(part.to(device) for part in (self.support, self.item, self.near, self.popularity, self.cold, self.gram))  # type: ignore[arg-type]
+            *(part.to(device) for part in (self.support, self.item, self.near, self.popularity, self.cold))  # type: ignore[arg-type]
         )
 
 
@@ -248,8 +245,7 @@ class ItemTower(nn.Module):
         own = torch.where(cold, self.cold_gain[-3], 1.0)[:, None] * text
         item = torch.cat([item, own, last], dim=1)
         support = torch.cat([support, text, torch.zeros_like(last)], dim=1)
-        gram = gramian(item[~cold])  # stand-ins have a scale of their own
-        return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold, gram)
+        return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold)
 
     def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
         """The channels of the spaces this tower makes."""

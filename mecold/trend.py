@@ -14,6 +14,7 @@ CHANNEL = "trend"
 SHRINK = 2.0  # expected interactions of an item in a bin at which its own count weighs half
 _LEAST_BINS = 3
 _LEAST_ROWS = 200  # interactions per bin
+_PAST = 0.8  # share of a log from which the rest is looked at
 
 
 def edges_of(times: Float64[np.ndarray, " rows"], bins: int) -> Float64[np.ndarray, " edges"]:
@@ -54,6 +55,21 @@ def persistence_of(counts: Float[Tensor, "items bins"]) -> float:
     found = vectors_of(counts) * counts.sum(1, keepdim=True).sqrt()  # items that are known better count more
     before, after = found[:, :-1], found[:, 1:]
     return float(((before * after).sum() / (before**2).sum().clamp(min=1e-12)).clamp(0, 1))
+
+
+def demand_for_new(
+    items: Int64[np.ndarray, " rows"], times: Float64[np.ndarray, " rows"], n_items: int
+) -> float | None:
+    """How much items that nobody had touched were wanted afterwards, in units of what any item's share would be.
+
+    Their share of the last fifth of the interactions, over their share of the catalogue; None where no interaction is
+    later than the rest, or no item was left untouched.
+    """
+    later = times > np.quantile(times, _PAST) if len(times) else np.zeros(0, bool)
+    untouched = np.bincount(items[~later], minlength=n_items) == 0
+    if not later.any() or not untouched.any():
+        return None
+    return float(untouched[items[later]].mean() / untouched.mean())
 
 
 def reading(

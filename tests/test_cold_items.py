@@ -1,6 +1,7 @@
 """Items that nobody has touched: lookalikes, stand-ins, and how high they come, against plain loops and planted tastes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from mecold.meta.episodes import Opening
 from mecold.neighbours import Neighbours
 from mecold.shelf import cold_rows
 from mecold.tower import ItemTower
+from tests.conftest import SMALL
 
 
 def catalogue(seed, items):
@@ -89,8 +91,6 @@ def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
     assert space.cold.nonzero()[:, 0].tolist() == [0, 1]
     torch.testing.assert_close(tower.counts(tower.popularity(counts)), counts, rtol=1e-4, atol=1e-3)
     assert not space.near.values[0].any()
-    known = space.item[2:]
-    torch.testing.assert_close(space.gram, known.T @ known / 28, rtol=1e-4, atol=1e-5)
 
 
 def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():
@@ -214,3 +214,24 @@ def test_an_item_added_later_stands_where_a_fit_would_have_put_it(shop, encoder)
     torch.testing.assert_close(added.item, shelf.space.item[rows], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(added.support, shelf.space.support[rows], rtol=1e-3, atol=1e-4)
     assert added.item[:, -2].all()
+
+
+def test_how_much_new_items_may_be_shown_is_read_off_the_log(shop, encoder):
+    log = shop.interactions.sort("timestamp")
+    late = pl.col("item_id").hash(seed=1) % 6 == 0
+    nobody = pl.DataFrame({"item_id": ["x", "y", "z"], "title": ["one", "two", "three"]})
+    items = pl.concat([shop.items, nobody], how="diagonal")
+    logs = {  # new items that nobody ever wants; some items on sale at the end only
+        "never": log,
+        "late": pl.concat([log.filter(~late), log.filter(late)]).with_columns(timestamp=log["timestamp"]),
+        "no clock": log.drop("timestamp"),
+    }
+    config = replace(SMALL, training=replace(SMALL.training, epochs=1))
+    found = {}
+    for name, frame in logs.items():
+        report = Recommender(encoder, config=config, rng=0).fit_meta(frame, items)
+        found[name] = report.curve("cold/most")[-1][1]
+    assert found["never"] == 0.2 and found["late"] == 1.0 and found["no clock"] == 0.5
+    stated = replace(config, training=replace(config.training, new_item_share=0.7))
+    report = Recommender(encoder, config=stated, rng=0).fit_meta(log, items)
+    assert report.curve("cold/most")[-1][1] == 0.7

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import InvalidDataError
-from mecold.adapt import gramian
 from mecold.index import ExactIndex, FaissIndex, make_index, top_rows
 from mecold.neighbours import Neighbours
 from mecold.tower import ItemSpace, Query
@@ -39,7 +38,7 @@ def world_of(vectors, queries):
     values = torch.rand(items, 3, generator=rng)
     values[::3, 2] = 0.0
     near = Neighbours(torch.randint(items, (items, 3), generator=rng, dtype=torch.int32), values)
-    space = ItemSpace(vectors, vectors, near, vectors[:, 0], torch.zeros(items, dtype=torch.bool), gramian(vectors))
+    space = ItemSpace(vectors, vectors, near, vectors[:, 0], torch.zeros(items, dtype=torch.bool))
     rows, trust = torch.randint(items, (len(queries), 2), generator=rng), torch.rand(len(queries), 2, generator=rng)
     return space, Query(queries, rows, 5 * trust)
 

@@ -174,17 +174,12 @@ def test_the_sampled_softmax_approaches_the_full_one():
     torch.testing.assert_close(corrections.exp(), torch.tensor([25.0, 75.0]))
 
 
-@pytest.mark.parametrize("inner", ["gradient", "closed_form", "none"])
-def test_every_parameter_of_the_head_is_learned_through_the_inner_loop(inner):
+def test_every_parameter_of_the_head_is_learned():
     tower, space, pairs, counts, episodes = world()
-    head = PreferenceHead(tower.layout(pairs), HeadConfig(inner=inner, steps=2))
+    head = PreferenceHead(tower.layout(pairs))
     episode_loss(head, space, episodes, counts, TrainConfig(), torch.Generator().manual_seed(0)).backward()
     used = {name for name, value in head.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    inner_only = {
-        "gradient": {"step", "target", "gram_weight", "log_l2"},
-        "closed_form": {"target", "gram_weight", "log_l2"},
-    }
-    assert used == {"prior", "fade", "rarity"} | inner_only.get(inner, set())
+    assert used == {name for name, _ in head.named_parameters()} == {"prior", "tied", "fade", "rarity"}
 
 
 def test_the_text_channel_is_half_way_to_whitening():
@@ -235,44 +230,42 @@ def test_soft_ndcg_is_what_a_loop_over_pairs_gives(seed, items, relevant):
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def candidates(traits=1, users=400, telling=None):
+def candidates(pieces=1, users=400, telling=None):
     """Forty candidates and three channels per user; relevant are the best five by the channel that `telling` names."""
     rng = torch.Generator().manual_seed(0)
-    prior, moved = (torch.randn(users, 3, 40, generator=rng) for _ in range(2))
-    of_user = torch.randn(users, traits, generator=rng)
-    channel = torch.ones(users, dtype=torch.long) if telling is None else telling(of_user)
-    truth = prior[torch.arange(users), channel]
+    by_channel, evidence = torch.randn(users, 3, 40, generator=rng), torch.randn(users, pieces, generator=rng)
+    channel = torch.ones(users, dtype=torch.long) if telling is None else telling(evidence)
+    truth = by_channel[torch.arange(users), channel]
     relevant = truth >= truth.topk(5, dim=1).values[:, -1:]
     ideal = ideal_gain(relevant.sum(1), 10)
-    return Candidates(prior, moved, relevant, torch.ones_like(relevant), ideal, of_user)
+    return Candidates(by_channel, relevant, torch.ones_like(relevant), ideal, evidence)
 
 
 def test_calibration_finds_the_channel_that_tells_and_leaves_fixed_ones_alone():
-    found, ones = candidates(), torch.ones(1)
-    before = found.ndcg(torch.ones(1, 3), ones).mean()
+    found = candidates()
+    before = found.ndcg(torch.ones(1, 3)).mean()
     gains = fitted([found], fixed={0}, rng=np.random.default_rng(0))
-    after = found.ndcg(*gains.at(0, found.traits)).mean()
+    after = found.ndcg(gains.at(0, found.evidence)).mean()
     assert after > before + 0.2
     assert gains.log_gain[0, 1] > gains.log_gain[0, 2] + 1.0
-    assert gains.log_gain[0, 0] == 0.0 == gains.tilt[:, 0].abs().max()
-    assert gains.share[0] < 0.5  # what the inner loop added is noise
-    assert gains.tilt.abs().max() < 0.2  # and so is the trait
+    assert gains.log_gain[0, 0] == 0.0 == gains.step[:, 0].abs().max()
+    assert gains.step.abs().max() < 0.2  # the evidence is noise
 
 
 def test_calibration_finds_that_different_channels_tell_of_different_users():
-    found = candidates(telling=lambda traits: (traits[:, 0] > 0).long())
+    found = candidates(telling=lambda evidence: (evidence[:, 0] > 0).long())
     gains = fitted([found], fixed=set(), rng=np.random.default_rng(0))
-    assert gains.tilt[0, 1] > 0.3 > -0.3 > gains.tilt[0, 0]
-    tilted, plain = (found.ndcg(*gains.at(0, traits)).mean() for traits in (found.traits, 0 * found.traits))
-    assert tilted > plain + 0.05
+    assert gains.step[0, 1] > 0.3 > -0.3 > gains.step[0, 0]
+    adapted, plain = (found.ndcg(gains.at(0, one)).mean() for one in (found.evidence, 0 * found.evidence))
+    assert adapted > plain + 0.05
 
 
-def test_traits_are_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
+def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
     tower, space, pairs, _, _ = world()
     head = PreferenceHead(tower.layout(pairs))
     rows = [3, 8, 21, 40]
     mixed = history(rows[::-1], [-1.0, 1.0, 0.5, 1.0])
-    found = head.traits(space, pad([history(rows), mixed, history([7, 7]), history([])]))
+    found = head.evidence(space, pad([history(rows), mixed, history([7, 7]), history([])]))
     expected = [float(space.popularity[rows].mean())]
     for name, part in zip(head.layout.names, head.layout.slices, strict=True):
         if name in ("symmetric", "directed", "text"):
@@ -283,25 +276,45 @@ def test_traits_are_the_popularity_and_the_agreement_of_the_support_whatever_was
     torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
     assert not found[3].any()
     long = pad([history([1, 2, *range(50, 70)]), history(list(range(50, 70)))])
-    torch.testing.assert_close(*head.traits(space, long), rtol=1e-4, atol=1e-5)  # the newest twenty
-    plain = PreferenceHead(tower.layout(pairs), HeadConfig(tilt=False))
-    assert plain.traits(space, pad([history(rows)])).shape == (1, 0)
+    torch.testing.assert_close(*head.evidence(space, long), rtol=1e-4, atol=1e-5)  # the newest twenty
+    plain = PreferenceHead(tower.layout(pairs), HeadConfig(inner=False))
+    assert plain.evidence(space, pad([history(rows)])).shape == (1, 0)
+
+
+def test_the_prior_reads_both_sides_of_fitted_factors_and_the_newest_twenty_items_only():
+    tower, space, pairs, _, _ = world()
+    head = PreferenceHead(tower.layout(pairs))
+    part = head.layout.slices[0]
+    assert head.layout.names[head.fitted[0]] == "symmetric"
+    with torch.no_grad():
+        before = head(space, pad([history([3, 8])])).vector
+        head.tied[:, 0] = 0.5
+        after = head(space, pad([history([3, 8])])).vector
+        moved = head.fade[1, 0].exp() * space.item[3, part] + head.fade[0, 0].exp() * space.item[8, part]
+        torch.testing.assert_close((after - before)[0, part], 0.5 * moved)
+        torch.testing.assert_close(after[:, part.stop :], before[:, part.stop :])
+        guessed = replace(space, cold=torch.ones_like(space.cold))
+        torch.testing.assert_close(
+            head(guessed, pad([history([3, 8])])).vector, before
+        )  # a guess's item side is not read
+        long = head(space, pad([history([1, 2, *range(50, 70)])]))
+        newest = head(space, pad([history(list(range(50, 70)))]))
+    torch.testing.assert_close(space.scores(long), space.scores(newest), rtol=1e-4, atol=1e-4)
 
 
 def test_parameters_between_two_knots_are_interpolated():
     tower, _, pairs, _, _ = world()
     head = PreferenceHead(tower.layout(pairs))
     with torch.no_grad():
-        head.step[:, 0] = torch.arange(len(KNOTS), dtype=torch.float32)
-    table = head.coefficients().lr[:, 0]
+        head.gain[:, 0] = torch.arange(len(KNOTS), dtype=torch.float32)
+    table = head.coefficients().gain[:, 0]
     assert table[list(KNOTS)].tolist() == pytest.approx(range(len(KNOTS)))
     assert 3 < table[4] < 4
 
 
 VARIANTS = {
-    "gradient": SMALL,
-    "first order": replace(SMALL, head=HeadConfig(steps=2, first_order=True)),
-    "closed form": replace(SMALL, head=HeadConfig(inner="closed_form")),
+    "whole": SMALL,
+    "no inner step": replace(SMALL, head=HeadConfig(inner=False)),
     "sampled softmax": replace(SMALL, training=replace(SMALL.training, full_softmax_items=100, negatives=100)),
     "half of the items without factors": replace(SMALL, factors=replace(SMALL.factors, max_items=150)),
     "no calibration": replace(SMALL, training=replace(SMALL.training, calibrate=False)),

@@ -31,11 +31,7 @@ def _training(**settings: Any) -> Change:
 
 
 ABLATIONS: dict[str, Change] = {
-    "no-inner": _head(inner="none"),
-    "no-tilt": _head(tilt=False),
-    "no-adaptation": _head(inner="none", tilt=False),
-    "first-order": _head(first_order=True),
-    "closed-form": _head(inner="closed_form"),
+    "no-inner": _head(inner=False),
     "no-text": lambda config: config,  # the texts are left out where the vectors are handed over
     "no-collaborative": _factors(symmetric_rank=0, directed_rank=0, neighbours=0),
     "no-symmetric": _factors(symmetric_rank=0),

@@ -1,7 +1,7 @@
 """Calibration: the likelihood is not nDCG, so a few gains are fitted on the ranking itself, on cross-fitted users.
 
-For each knot of the number of shots: one gain per channel of the query, and one share for the inner loop; and how they tilt
-with what a support tells of its user (`PreferenceHead.traits`). All knots are fitted together, on nDCG@10 with soft ranks.
+For each knot of the number of shots one gain per channel, where the head's inner step starts; and for all knots together
+the step sizes of that step, through which it is learned. All at once, on nDCG@10 with soft ranks.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.head import KNOTS, Coefficients, PreferenceHead, tilted
+from mecold.head import KNOTS, Coefficients, PreferenceHead
 from mecold.losses import soft_ndcg
 from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
@@ -22,11 +22,11 @@ from mecold.tower import NEW, ItemSpace
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
 STEPS, LAST = 150, 60  # all steps, and those whose mean is taken
 LR = 0.05
-LEAST_SPREAD = 0.01  # of a trait: below it, differences are rounding
+LEAST_SPREAD = 0.01  # of evidence: below it, differences are rounding
 BATCH = 256  # users of each knot in a step
 _SORTED_AT_ONCE = 1 << 20  # users x candidates in a batch; each is compared with ten relevant ones
 TEMPERATURE = 0.1  # of soft ranks, in standard deviations of the candidates' scores before calibration
-PULL, SMOOTH, TILT = 0.001, 0.05, 0.03  # towards equal gains, between neighbouring knots, towards no tilt
+PULL, SMOOTH, SHORT = 0.001, 0.05, 0.03  # towards equal gains, between neighbouring knots, towards no step
 USUAL_NDCG = 0.05  # the penalties are in units of this
 FEW = 500.0  # users at which the pull is twice that of many
 _SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
@@ -38,20 +38,18 @@ class Candidates:
     """Per user the items that any sensible gains could bring to the top, with their scores by channel.
 
     Args:
-        prior: scores of the prior per channel, the neighbour lists last.
-        moved: scores of what the inner loop added, per channel; nothing for the lists.
+        by_channel: scores of the prior per channel, the neighbour lists last.
         relevant: True for items that followed.
         valid: False for padding.
         ideal: best possible discounted gain.
-        traits: what the support tells of its user.
+        evidence: what the support says for each channel.
     """
 
-    prior: Float[Tensor, "users channels candidates"]
-    moved: Float[Tensor, "users channels candidates"]
+    by_channel: Float[Tensor, "users channels candidates"]
     relevant: Bool[Tensor, "users candidates"]
     valid: Bool[Tensor, "users candidates"]
     ideal: Float[Tensor, " users"]
-    traits: Float[Tensor, "users traits"]
+    evidence: Float[Tensor, "users evidence"]
 
     def __len__(self) -> int:
         return len(self.ideal)
@@ -59,19 +57,18 @@ class Candidates:
     def __getitem__(self, users: slice | Tensor) -> "Candidates":
         return Candidates(*(getattr(self, name)[users] for name in _FIELDS))
 
-    def scores(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Tensor:
+    def scores(self, gain: Float[Tensor, "#users channels"]) -> Float[Tensor, "users candidates"]:
         """Scores under these gains; padding scores little."""
-        prior, moved = ((gain[:, None] @ part)[:, 0] for part in (self.prior, self.moved))
-        return (prior + share[:, None] * moved).masked_fill(~self.valid, _HIDDEN)
+        return (gain[:, None] @ self.by_channel)[:, 0].masked_fill(~self.valid, _HIDDEN)
 
-    def ndcg(self, gain: Float[Tensor, "#users channels"], share: Float[Tensor, "#users"]) -> Float[Tensor, " users"]:
+    def ndcg(self, gain: Float[Tensor, "#users channels"]) -> Float[Tensor, " users"]:
         """nDCG@10 per user under these gains."""
-        scores = self.scores(gain, share)
+        scores = self.scores(gain)
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal
 
 
-_FIELDS = ("prior", "moved", "relevant", "valid", "ideal", "traits")
+_FIELDS = ("by_channel", "relevant", "valid", "ideal", "evidence")
 
 
 @dataclass(frozen=True)
@@ -80,17 +77,15 @@ class Gains:
 
     Args:
         log_gain: logarithm of the gain per channel.
-        share: of the inner loop.
-        tilt: what a trait adds to the logarithms of the gains and, last, in proportion to the share.
+        step: what a piece of evidence adds to the logarithms of the gains.
     """
 
     log_gain: Float[Tensor, "knots channels"]
-    share: Float[Tensor, " knots"]
-    tilt: Float[Tensor, "traits channels_and_share"]
+    step: Float[Tensor, "evidence channels"]
 
-    def at(self, knot: int, traits: Float[Tensor, "users traits"]) -> tuple[Tensor, Tensor]:
-        """Gains and shares of users by their standardised traits."""
-        return tilted(self.log_gain[[knot]].exp(), self.share[[knot]], traits @ self.tilt)
+    def at(self, knot: int, evidence: Float[Tensor, "users evidence"]) -> Float[Tensor, "users channels"]:
+        """Gains of users by their standardised evidence."""
+        return (self.log_gain[[knot]] + evidence @ self.step).exp()
 
 
 @torch.no_grad()
@@ -128,23 +123,24 @@ def calibrate(
         return {}
     knots, values = list(found), {}
     for knot, part in found.items():
-        head.usual[knot] = part.traits.mean(0)
-        spread = part.traits.std(0, correction=0)
+        head.usual[knot] = part.evidence.mean(0)
+        spread = (part.evidence - head.usual[knot]).square().mean(0).sqrt()
         head.spread[knot] = torch.where(
             spread > LEAST_SPREAD, spread, 1.0
-        )  # a trait that all share (one item agrees) is none
-        found[knot] = replace(part, traits=head.standardised(part.traits, head.usual[knot], head.spread[knot]))
+        )  # what all share (one item agrees) says nothing
+        evidence = head.standardised(part.evidence, head.usual[knot], head.spread[knot])
+        found[knot] = replace(part, evidence=evidence)
     gains = fitted(list(found.values()), fixed={head.layout.names.index(NEW)}, rng=rng)
-    head.tilt.copy_(gains.tilt)
+    head.step.copy_(gains.step)
     for place, (knot, part) in enumerate(found.items()):
-        before = part.ndcg(head.gain[knot][None], head.share[knot][None])
-        head.gain[knot], head.share[knot] = gains.log_gain[place].exp(), gains.share[place]
-        after = part.ndcg(*gains.at(place, part.traits))
+        before = part.ndcg(head.gain[knot][None])
+        head.gain[knot] = gains.log_gain[place].exp()
+        after = part.ndcg(gains.at(place, part.evidence))
         values[f"calibration/before/{KNOTS[knot]}"] = float(before.mean())
         values[f"calibration/after/{KNOTS[knot]}"] = float(after.mean())
     for knot in (knot for knot in range(knots[0] + 1, len(KNOTS)) if knot not in found):  # too few users so deep
         last = max(known for known in knots if known < knot)
-        for table in (head.gain, head.share, head.usual, head.spread):
+        for table in (head.gain, head.usual, head.spread):
             table[knot] = table[last]
     return values
 
@@ -154,15 +150,14 @@ def fitted(found: Sequence[Candidates], *, fixed: Collection[int], rng: np.rando
     """Gains of the highest nDCG@10 with soft ranks, less what far-off gains cost; the mean over the last steps of Adam.
 
     Args:
-        found: candidates at each knot, their traits standardised.
+        found: candidates at each knot, their evidence standardised.
         fixed: channels whose gain stays 1.
         rng: puts the users in order.
     """
-    channels, traits = found[0].prior.shape[1], found[0].traits.shape[1]
-    new = found[0].prior.new_zeros
-    free = torch.tensor([channel not in fixed for channel in range(channels)], device=found[0].prior.device)
-    point = Gains(new(len(found), channels), new(len(found)) + 1.0, new(traits, channels + 1))
-    parts = [point.log_gain, point.share, point.tilt]
+    channels, zeros = found[0].by_channel.shape[1], found[0].by_channel.new_zeros
+    free = torch.tensor([channel not in fixed for channel in range(channels)], device=found[0].by_channel.device)
+    point = Gains(zeros(len(found), channels), zeros(found[0].evidence.shape[1], channels))
+    parts = [point.log_gain, point.step]
     for part in parts:
         part.requires_grad_()
     optimiser = torch.optim.Adam(parts, lr=LR)
@@ -173,23 +168,23 @@ def fitted(found: Sequence[Candidates], *, fixed: Collection[int], rng: np.rando
     for step in range(STEPS):
         ranked = sum(loss(point, knot) for knot, loss in enumerate(losses)) / len(losses)
         (rare * _penalty(point, free) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
-        point.log_gain.grad[:, ~free] = 0.0  # type: ignore[index]
-        point.tilt.grad[:, :-1][:, ~free] = 0.0  # type: ignore[index]
+        for part in parts:
+            part.grad[:, ~free] = 0.0  # type: ignore[index]
         optimiser.step()
         rate.step()
         optimiser.zero_grad(set_to_none=True)
         if step >= STEPS - LAST:
             for mean, part in zip(means, parts, strict=True):
                 mean += part.detach() / LAST
-    return Gains(means[0], means[1].clamp(min=0.0), means[2])
+    return Gains(*means)
 
 
 def _penalty(point: Gains, free: Tensor) -> Tensor:
     """What gains cost that differ from each other, from knot to knot, and by user."""
-    gain, share = point.log_gain[:, free], point.share
-    apart = (gain - gain.mean(1, keepdim=True)).square().sum(1).mean() + (share - 1).square().mean()
-    rough = gain.diff(dim=0).square().sum() / len(gain) + share.diff().square().sum() / len(share)
-    return PULL * apart + SMOOTH * rough + TILT * point.tilt.square().sum()
+    gain = point.log_gain[:, free]
+    apart = (gain - gain.mean(1, keepdim=True)).square().sum(1).mean()
+    rough = gain.diff(dim=0).square().sum() / len(gain)
+    return PULL * apart + SMOOTH * rough + SHORT * point.step.square().sum()
 
 
 class _Loss:
@@ -199,7 +194,7 @@ class _Loss:
         self.found = found[torch.from_numpy(rng.permutation(len(found))).to(found.ideal.device)]
         places = self.found.relevant.to(torch.int8).topk(min(10, found.relevant.shape[1]), dim=1)
         self.wanted, self.mask = places.indices, places.values > 0
-        scores = torch.where(found.valid, (found.prior + found.moved).sum(1), torch.nan)
+        scores = torch.where(found.valid, found.by_channel.sum(1), torch.nan)
         centred = scores - scores.nanmean(1, keepdim=True)
         self.temperature = TEMPERATURE * max(float(centred.square().nanmean(1).sqrt().nanmean()), 1e-6)
         self.batch = max(64, min(BATCH, _SORTED_AT_ONCE // found.valid.shape[1]))
@@ -209,7 +204,7 @@ class _Loss:
         cut = slice(self.start, self.start + self.batch)
         self.start = cut.stop if cut.stop < len(self.found) else 0
         some = self.found[cut]
-        scores = some.scores(*point.at(knot, some.traits))
+        scores = some.scores(point.at(knot, some.evidence))
         found = soft_ndcg(scores, self.wanted[cut], self.mask[cut], some.ideal, temperature=self.temperature)
         return found.mean()
 
@@ -241,21 +236,15 @@ def _collect(
 
 
 def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
-    """The best items by the present query, by each channel and by the inner loop's move; and what followed."""
-    found = head.stages(space, episodes.support, c)
-    zero = space.item.new_zeros(len(found.prior), len(space.item))
-    blocks = [
-        torch.stack([query[:, part] @ space.item[:, part].T for part in head.layout.slices] + [lists], dim=1)
-        for query, lists in (
-            (found.prior, space.near.add_to(zero, episodes.support.rows, found.trust)),
-            (found.moved - found.prior, zero),
-        )
-    ]
-    rankings = [(blocks[0] + blocks[1]).sum(1), *blocks[0].unbind(1), blocks[1].sum(1)]
-    hidden = [hide_support(scores, episodes) for scores in rankings]
-    pool = torch.zeros_like(hidden[0], dtype=torch.bool)
-    for scores, depth in zip(hidden, [100] + [40] * (len(hidden) - 1), strict=True):
-        pool.scatter_(1, scores.topk(min(depth, scores.shape[1]), dim=1).indices, value=True)
+    """The best items by the present query and by each channel; and what followed."""
+    prior = head.prior_of(space, episodes.support, c)
+    products = [prior.vector[:, part] @ space.item[:, part].T for part in head.layout.slices]
+    lists = space.near.add_to(torch.zeros_like(products[0]), episodes.support.rows, prior.trust)
+    scores = torch.stack([*products, lists], dim=1)
+    hidden = [hide_support(ranking, episodes) for ranking in (scores.sum(1), *scores.unbind(1))]
+    pool = torch.zeros_like(lists, dtype=torch.bool)
+    for ranking, depth in zip(hidden, [100] + [40] * (len(hidden) - 1), strict=True):
+        pool.scatter_(1, ranking.topk(min(depth, ranking.shape[1]), dim=1).indices, value=True)
     relevant = torch.zeros_like(pool)
     users, places = torch.nonzero(episodes.query_mask, as_tuple=True)
     relevant[users, episodes.query[users, places]] = True
@@ -263,10 +252,10 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     columns = pool.to(torch.int8).topk(int(pool.sum(1).max()), dim=1).indices
     count = episodes.query_mask.sum(1).clamp(max=10)
     keep = count > 0
-    prior_scores, moved_scores = (torch.take_along_dim(b, columns[:, None], 2)[keep] for b in blocks)
+    by_channel = torch.take_along_dim(scores, columns[:, None], 2)[keep]
     hit, valid = (torch.gather(flag, 1, columns)[keep] for flag in (relevant, pool))
-    traits = head.traits(space, episodes.support)[keep]
-    return Candidates(prior_scores, moved_scores, hit, valid, ideal_gain(count, 10)[keep], traits)
+    evidence = head.evidence(space, episodes.support)[keep]
+    return Candidates(by_channel, hit, valid, ideal_gain(count, 10)[keep], evidence)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -275,7 +264,7 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
 
     def together(name: str) -> Tensor:
         tensors = [getattr(part, name) for part in parts]
-        if name in ("ideal", "traits"):
+        if name in ("ideal", "evidence"):
             return torch.cat(tensors)
         return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[-1])) for t in tensors])
 

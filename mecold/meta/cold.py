@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mecold.head import KNOTS, PreferenceHead
 from mecold.meta.calibrate import Candidates, fitted, joined
-from mecold.meta.config import TrainConfig
 from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
 from mecold.metrics import hits, ideal_gain, ndcg
@@ -104,8 +103,9 @@ def calibrate_cold(
     views: Views,
     users: Opening,
     chosen: Sequence[np.ndarray],
-    config: TrainConfig,
     *,
+    cost: float,
+    most: float,
     rng: np.random.Generator,
     limit: int = 6000,
 ) -> dict[str, float]:
@@ -117,7 +117,8 @@ def calibrate_cold(
         views: cross-fitted views.
         users: first items of every user.
         chosen: users to calibrate on, by fold.
-        config: what new items may cost, and what share of the lists they may have.
+        cost: see `newness_of`.
+        most: see `newness_of`.
         rng: draws the new items, and the users.
         limit: most users; for the gains fewer where the catalogue is large.
 
@@ -133,7 +134,7 @@ def calibrate_cold(
             new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
             worlds.append(World(view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
     values = _calibrate_gains(tower, head, worlds, rng)
-    return values | _calibrate_newness(tower, head, worlds, config) if values else {}
+    return values | _calibrate_newness(tower, head, worlds, cost, most) if values else {}
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,12 @@ def _calibrate_gains(
     among, before = joined(parts), torch.ones_like(tower.cold_gain)
     gain = fitted([among], fixed={channels - 2}, rng=rng).log_gain[0].exp()
     tower.cold_gain.copy_(gain)
-    found = {"before": among.ndcg(before[None], before[:1]), "after": among.ndcg(gain[None], before[:1])}
+    found = {"before": among.ndcg(before[None]), "after": among.ndcg(gain[None])}
     return {f"cold/ndcg@10/{when}": float(marks.mean()) for when, marks in found.items()}
 
 
 def _calibrate_newness(
-    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], config: TrainConfig
+    tower: ItemTower, head: PreferenceHead, worlds: Sequence[World], cost: float, most: float
 ) -> dict[str, float]:
     values, coefficients = {}, head.coefficients()
     full: dict[int, list[Full]] = {shots: [] for shots in KNOTS[1:]}
@@ -182,9 +183,7 @@ def _calibrate_newness(
     for knot, shots in enumerate(KNOTS[1:], 1):
         head.newness[knot] = head.newness[knot - 1]
         if sum(len(part.relevant) for part in full[shots]) >= LEAST_USERS:
-            head.newness[knot], values[f"cold/share/{shots}"] = newness_of(
-                full[shots], config.new_item_cost, config.new_item_share
-            )
+            head.newness[knot], values[f"cold/share/{shots}"] = newness_of(full[shots], cost, most)
     return values
 
 
@@ -199,8 +198,7 @@ def _among(head: PreferenceHead, query: Query, space: ItemSpace, new: Tensor, ep
     keep = relevant.any(1)
     blocks, relevant = blocks[keep], relevant[keep]
     return Candidates(
-        blocks, torch.zeros_like(blocks), relevant, torch.ones_like(relevant), ideal_gain(relevant.sum(1), 10),
-        blocks.new_zeros(len(blocks), 0),
+        blocks, relevant, torch.ones_like(relevant), ideal_gain(relevant.sum(1), 10), blocks.new_zeros(len(blocks), 0)
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+import mecold.trend as trend
 from mecold.catalog import Catalog
 from mecold.errors import InvalidDataError
 from mecold.factors import ItemFactors
@@ -20,6 +21,9 @@ from mecold.meta.episodes import labels_of, opening
 from mecold.meta.report import FitReport, Tracker
 from mecold.meta.train import split_learners, train
 from mecold.tower import ItemSpace, ItemTower
+
+DEMAND = (0.2, 1.0)  # least and most demand that a log's past can tell of: some new items are shown always
+UNKNOWN_DEMAND = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,21 @@ def fit(
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
-        gains |= calibrate_cold(tower, head, views, users, everyone, settings, rng=rng)
+        gains["cold/most"] = _share_of_new(log, len(catalog), settings.new_item_share)
+        gains |= calibrate_cold(
+            tower, head, views, users, everyone, cost=settings.new_item_cost, most=gains["cold/most"], rng=rng
+        )
         report.record(int(report.events[-1]["step"]), gains, trackers)
     head.requires_grad_(requires_grad=False)
     return Fitted(tower, head, views.whole.space(tower), report)
+
+
+def _share_of_new(log: Interactions, items: int, stated: float | None) -> float:
+    """See `TrainConfig.new_item_share`."""
+    if stated is not None:
+        return stated
+    demand = None if log.timestamps is None else trend.demand_for_new(log.items, log.timestamps, items)
+    return UNKNOWN_DEMAND if demand is None else float(np.clip(demand, *DEMAND))
 
 
 def _eligible(

@@ -1,7 +1,7 @@
 """The outer loop: learn the head from cross-fitted episodes, keep what ranks best for held-out users.
 
 It draws episodes, scores the catalogue with each episode's adapted query, and descends the softmax loss of the items
-that followed, through the inner loop (second order unless the head says otherwise). Device and dtype follow the views.
+that followed. Device and dtype follow the views.
 """
 
 import copy
