@@ -3,10 +3,10 @@
 The prior is, per channel, a faded sum of what the support's items say: of their support sides, and for fitted factors of
 their item sides too, which find what the same items lead to. The inner step adapts how much each channel counts. Its loss
 is the support's own, and linear in the logarithms of the gains: minus the sum over channels of log gain times evidence,
-where the evidence for a channel is how much the support's items agree in it, and for popularity how popular they are
-(`PreferenceHead.evidence`). The step goes against its gradient, through a meta-learned matrix of step sizes. Few numbers
-adapt, so that few items can tell. Steps on the query itself, by gradients or to the posterior mean, were tried and earned
-nothing (bench/LEDGER.md).
+where the evidence for a factor channel or text is how much the support's items agree in it, for popularity how popular
+they are, and for the rest none (`PreferenceHead.evidence`). The step goes against its gradient, through a meta-learned matrix
+of step sizes, so that all gains can move. Few numbers adapt, so that few items can tell. Steps on the query itself, by
+gradients or to the posterior mean, earned nothing beyond the item sides that they added (bench/LEDGER.md).
 
 Everything learned here is free of the basis of the factors (numbers per channel, per number of shots, per age), so
 what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the query is a
@@ -20,11 +20,12 @@ follows the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019, a
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
 import mecold.trend as trend
+from mecold.errors import InvalidDataError
 from mecold.support import Support
 from mecold.tower import FITTED, ItemSpace, Layout, Query
 
@@ -44,10 +45,15 @@ class HeadConfig:
     """How the head adapts.
 
     Args:
-        inner: take the inner step; without it, gains depend on the number of shots alone.
+        inner: take the inner step; without it, gains depend on the number of shots alone. Its step sizes are learned in
+            calibration: a head that was not calibrated takes a step of length 0.
     """
 
     inner: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, bool):
+            raise InvalidDataError(f"HeadConfig(inner={self.inner!r}) must be True or False.")
 
 
 def _interpolation() -> Tensor:
@@ -65,7 +71,7 @@ def _interpolation() -> Tensor:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The head's parameters expanded to what the arithmetic needs: tables by shots or age, values by dimension."""
+    """The head's parameters expanded to what the arithmetic needs: tables by shots or age, values by channel."""
 
     prior: Float[Tensor, "shots channels"]
     tied: Float[Tensor, "shots fitted"]
@@ -140,12 +146,11 @@ class PreferenceHead(nn.Module):
 
         Args:
             space: the item space.
-            support: what the users did.
+            support: what the users did; of more than 20 rows the newest 20 are read, and are the rows of the query.
             coefficients: from `coefficients()`, to spare the expansion.
         """
-        c = coefficients or self.coefficients()
-        shots = support.shots.clamp(max=KNOTS[-1])
-        prior = self.prior_of(space, support, c)
+        c, support = coefficients or self.coefficients(), support.newest(KNOTS[-1])
+        shots, prior = support.shots, self.prior_of(space, support, c)
         evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
         gain = embedding(shots, c.gain) * (torch.where(shots[:, None] > 0, evidence, 0.0) @ self.step).exp()
         vector = self.layout.expand(gain[:, :-1]) * prior.vector
@@ -153,13 +158,12 @@ class PreferenceHead(nn.Module):
         return Query(vector, support.rows, prior.trust * gain[:, -1:])
 
     def evidence(self, space: ItemSpace, support: Support) -> Float[Tensor, "users evidence"]:
-        """What the newest 20 items say for each channel, whatever the labels: mean popularity, and per channel how much they
-        agree, the length of the mean of their unit vectors: 1 where all point the same way.
+        """What at most 20 items say for the channels, whatever the labels: their mean popularity; and for each channel in which
+        items can agree how much they do, the length of the mean of their unit vectors: 1 where all point the same way.
         """
         if not self.config.inner:
             return space.popularity.new_zeros(len(support.rows), 0)
-        newest = _newest(support)
-        share = newest / newest.sum(1, keepdim=True).clamp(min=1)
+        share = support.mask / support.shots[:, None].clamp(min=1)
         rows = embedding(support.rows, space.support)
         popularity = (share * embedding(support.rows, space.popularity[:, None])[..., 0]).sum(1)
         means = [
@@ -174,16 +178,16 @@ class PreferenceHead(nn.Module):
         return ((evidence - usual) / spread).clamp(-FAR, FAR)
 
     def prior_of(self, space: ItemSpace, support: Support, c: Coefficients) -> Query:
-        """Queries before gains: per channel a faded sum of the support sides, unfaded for text, and of the item sides of fitted
-        factors; the trend of the moment; a liking for popular items. The trust in each support row's neighbour list is
-        read off in the same way.
+        """Queries before gains, of at most 20 items: per channel a faded sum of the support sides, unfaded for text, and of the
+        item sides of fitted factors; the trend of the moment; a liking for popular items. The trust in each support row's
+        neighbour list is read off in the same way.
         """
-        shots = support.shots.clamp(max=KNOTS[-1])
+        shots = support.shots
         scale = embedding(shots, c.prior)
-        liking = torch.where(_newest(support), support.labels * support.weights, 0.0)
+        liking = torch.where(support.mask, support.labels * support.weights, 0.0)
         rows = embedding(support.rows, space.support)
         popularity = embedding(support.rows, space.popularity[:, None])
-        trust = liking[..., None] * torch.exp(-c.rarity * popularity) * _by_age(c.fade, support.ages)
+        trust = liking[..., None] * torch.exp(-c.rarity * popularity) * embedding(support.ages, c.fade)
         by_channel = dict(zip(self.layout.names, trust.unbind(-1), strict=False))
         by_channel["text"] = liking  # what texts say of a user does not age
         parts = [
@@ -200,13 +204,3 @@ class PreferenceHead(nn.Module):
         newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`
         vector = torch.cat([*parts, newness, scale[:, -2:-1]], dim=1)
         return Query(vector, support.rows, trust[..., -1] * scale[:, -1:])
-
-
-def _newest(support: Support) -> Bool[Tensor, "users shots"]:
-    """True for the rows that are read."""
-    return support.mask & (support.ages < KNOTS[-1])
-
-
-def _by_age(table: Float[Tensor, "ages channels"], ages: Int[Tensor, "users shots"]) -> Tensor:
-    """Table rows at each age; constant beyond the last."""
-    return embedding(ages.clamp(max=len(table) - 1), table)

@@ -134,7 +134,7 @@ class Recommender:
         rows, seen = read_history(history, shelf, on_unknown)
         query = self._query(model, shelf, pad([rows]))
         trust = np.zeros(len(seen), np.float32)
-        trust[[item in shelf.catalog.row_of for item in seen]] = query.trust[0, : len(rows.rows)].cpu().numpy()
+        trust[[item in shelf.catalog.row_of for item in seen]] = _trusts(query.trust[0].cpu().numpy(), len(rows.rows))
         return UserState(query.vector[0].cpu().numpy(), seen, trust, len(rows.rows), model.fingerprint)
 
     def adapt_users(
@@ -158,7 +158,7 @@ class Recommender:
             numbers = zip(query.vector.cpu().numpy(), query.trust.cpu().numpy(), strict=True)
             for user, one, (vector, weights) in zip(users, part, numbers, strict=True):
                 size, unknown = len(one.rows), log.unknown.get(user, ())
-                trust = np.pad(weights[:size], (0, len(unknown)))
+                trust = np.pad(_trusts(weights, size), (0, len(unknown)))
                 states[user] = UserState(vector, (*shelf.ids(one.rows), *unknown), trust, size, model.fingerprint)
         return states
 
@@ -265,7 +265,7 @@ class Recommender:
         return found
 
     def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
-        """Items wanted by who has this one: its support side against every item, popularity left out.
+        """Items wanted by who has this one: what the head reads of it against every item, popularity left out.
 
         Raises:
             UnknownItemError: if the item is not in the catalogue.
@@ -285,7 +285,8 @@ class Recommender:
     ) -> Explanation:
         """What each support item contributes to the score of an item; exact, since the query is affine in the labels.
 
-        A contribution is what the score would lose if the user had seen that support item without an opinion.
+        A contribution is what the score would lose if the user had seen that support item without an opinion: nothing for
+        items older than the newest 20, which are not read.
 
         Args:
             history: as for `adapt_user` (a state does not keep its support's labels).
@@ -449,3 +450,9 @@ class Recommender:
         new = Catalog.read(frame, template=self.template.narrowed(frame))
         with torch.inference_mode():
             return new, cold_rows(model, shelf, self._encode(new.texts))
+
+
+def _trusts(read: np.ndarray, shots: int) -> np.ndarray:
+    """Trust in each row of a support, oldest first: of a long one only the newest were read."""
+    size = min(shots, len(read))
+    return np.pad(read[:size], (shots - size, 0))

@@ -15,10 +15,10 @@ from mecold.factors import FactorConfig, fit_pairs, moments
 from mecold.head import KNOTS, PreferenceHead
 from mecold.interactions import Interactions
 from mecold.losses import logq_correction, multi_positive_softmax, soft_ndcg
-from mecold.meta.calibrate import Candidates, fitted
+from mecold.meta.calibrate import Candidates, Gains, _candidates, calibrate, fitted
 from mecold.meta.crossfit import cross_fit
-from mecold.meta.episodes import cut, opening
-from mecold.meta.train import episode_loss
+from mecold.meta.episodes import Opening, cut, opening
+from mecold.meta.train import episode_loss, hide_support
 from mecold.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
 from mecold.neighbours import fit_neighbours
 from mecold.shop import make_shop
@@ -202,6 +202,9 @@ def test_the_text_channel_is_half_way_to_whitening():
 def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
     tower, space, pairs, _, _ = world()
     head = PreferenceHead(tower.layout(pairs))
+    with torch.no_grad():
+        head.tied += 0.3
+        head.step += torch.linspace(-0.2, 0.2, head.step.numel()).reshape(head.step.shape)
     short, long = history([3, 5]), history(list(range(20, 60)))
     together = head(space, pad([short, long, history([])]))
     for user, one in enumerate((short, long)):
@@ -260,6 +263,39 @@ def test_calibration_finds_that_different_channels_tell_of_different_users():
     assert adapted > plain + 0.05
 
 
+def test_the_head_ranks_as_calibration_judged_it():
+    tower, space, pairs, _, episodes = world(60)  # so few that all are candidates
+    head = PreferenceHead(tower.layout(pairs))
+    rng, knot = torch.Generator().manual_seed(1), KNOTS.index(5)
+    with torch.no_grad():
+        found = _candidates(head, space, episodes, head.coefficients())
+        gains = Gains(
+            torch.randn(1, head.gain.shape[1], generator=rng), torch.randn(head.step.shape, generator=rng) / 3
+        )
+        head.usual[knot], head.spread[knot] = found.evidence.mean(0), found.evidence.std(0)
+        head.gain[knot] = gains.log_gain[0].exp()
+        head.step.copy_(gains.step)
+        evidence = head.standardised(found.evidence, head.usual[knot], head.spread[knot])
+        judged = found.scores(gains.at(0, evidence))
+        scores = hide_support(space.scores(head(space, episodes.support)), episodes)
+    assert judged.shape == (30, 55)
+    torch.testing.assert_close(judged.sort(1).values, scores.sort(1).values[:, 5:], rtol=1e-3, atol=1e-4)
+
+
+def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_head_alone():
+    tower, space, pairs, _, episodes = world()
+    head = PreferenceHead(tower.layout(pairs))
+    rows = torch.cat([episodes.support.rows, episodes.query], dim=1)
+    labels = torch.ones_like(rows, dtype=torch.float32)
+    labels[:, 1:] = -1.0
+    users = Opening(rows, labels, labels.abs(), torch.full(rows.shape, torch.nan).double(), torch.full((30,), 8))
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    values = calibrate(head, [space], users, [np.arange(30)], 3, rng=np.random.default_rng(0))
+    assert not values
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
     tower, space, pairs, _, _ = world()
     head = PreferenceHead(tower.layout(pairs))
@@ -275,8 +311,6 @@ def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_wa
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
     assert not found[3].any()
-    long = pad([history([1, 2, *range(50, 70)]), history(list(range(50, 70)))])
-    torch.testing.assert_close(*head.evidence(space, long), rtol=1e-4, atol=1e-5)  # the newest twenty
     plain = PreferenceHead(tower.layout(pairs), HeadConfig(inner=False))
     assert plain.evidence(space, pad([history(rows)])).shape == (1, 0)
 

@@ -174,7 +174,7 @@ def test_without_a_model_every_call_says_what_to_do():
     rows=st.lists(
         st.tuples(st.integers(0, 299), st.sampled_from([-1.0, 0.5, 1.0])),
         min_size=1,
-        max_size=6,
+        max_size=24,
         unique_by=lambda r: r[0],
     ),
     item=st.integers(0, 299),

@@ -125,9 +125,7 @@ def calibrate(
     for knot, part in found.items():
         head.usual[knot] = part.evidence.mean(0)
         spread = (part.evidence - head.usual[knot]).square().mean(0).sqrt()
-        head.spread[knot] = torch.where(
-            spread > LEAST_SPREAD, spread, 1.0
-        )  # what all share (one item agrees) says nothing
+        head.spread[knot] = torch.where(spread > LEAST_SPREAD, spread, 1.0)  # what all share says nothing
         evidence = head.standardised(part.evidence, head.usual[knot], head.spread[knot])
         found[knot] = replace(part, evidence=evidence)
     gains = fitted(list(found.values()), fixed={head.layout.names.index(NEW)}, rng=rng)
@@ -138,10 +136,10 @@ def calibrate(
         after = part.ndcg(gains.at(place, part.evidence))
         values[f"calibration/before/{KNOTS[knot]}"] = float(before.mean())
         values[f"calibration/after/{KNOTS[knot]}"] = float(after.mean())
-    for knot in (knot for knot in range(knots[0] + 1, len(KNOTS)) if knot not in found):  # too few users so deep
-        last = max(known for known in knots if known < knot)
+    for knot in (knot for knot in range(1, len(KNOTS)) if knot not in found):  # too few users: as at the knot before
+        nearest = max((known for known in knots if known < knot), default=knots[0])
         for table in (head.gain, head.usual, head.spread):
-            table[knot] = table[last]
+            table[knot] = table[nearest]
     return values
 
 
@@ -232,7 +230,8 @@ def _collect(
             batch = users.take(torch.from_numpy(picked[start : start + step]))
             episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
             parts.append(_candidates(head, space, episodes, coefficients))
-    return joined(parts)
+    found = joined(parts)
+    return found if len(found) >= LEAST_USERS else None  # what followed may all be disliked
 
 
 def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:

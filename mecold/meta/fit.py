@@ -86,7 +86,7 @@ def fit(
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
-        gains["cold/most"] = _share_of_new(log, len(catalog), settings.new_item_share)
+        gains["cold/most"] = _share_of_new(log.where(labels > 0), len(catalog), settings.new_item_share)
         gains |= calibrate_cold(
             tower, head, views, users, everyone, cost=settings.new_item_cost, most=gains["cold/most"], rng=rng
         )
@@ -96,7 +96,7 @@ def fit(
 
 
 def _share_of_new(log: Interactions, items: int, stated: float | None) -> float:
-    """See `TrainConfig.new_item_share`."""
+    """See `TrainConfig.new_item_share`; the log holds what was liked."""
     if stated is not None:
         return stated
     demand = None if log.timestamps is None else trend.demand_for_new(log.items, log.timestamps, items)
