@@ -26,7 +26,7 @@ from torch.nn.functional import embedding  # unlike indexing, its backward adds 
 
 import mecold.trend as trend
 from mecold.errors import InvalidDataError
-from mecold.support import Support
+from mecold.support import Support, support_of
 from mecold.tower import FITTED, ItemSpace, Layout, Query
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
@@ -149,7 +149,7 @@ class PreferenceHead(nn.Module):
             support: what the users did; of more than 20 rows the newest 20 are read, and are the rows of the query.
             coefficients: from `coefficients()`, to spare the expansion.
         """
-        c, support = coefficients or self.coefficients(), support.newest(KNOTS[-1])
+        c, support = coefficients or self.coefficients(), _newest(support, KNOTS[-1])
         shots, prior = support.shots, self.prior_of(space, support, c)
         evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
         gain = embedding(shots, c.gain) * (torch.where(shots[:, None] > 0, evidence, 0.0) @ self.step).exp()
@@ -204,3 +204,14 @@ class PreferenceHead(nn.Module):
         newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`
         vector = torch.cat([*parts, newness, scale[:, -2:-1]], dim=1)
         return Query(vector, support.rows, trust[..., -1] * scale[:, -1:])
+
+
+def _newest(support: Support, most: int) -> Support:
+    """The newest rows of each user, at most so many."""
+    if support.mask.shape[1] <= most:
+        return support
+    columns = (support.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=support.mask.device)
+    rows, labels, weights, mask = (
+        part.gather(1, columns) for part in (support.rows, support.labels, support.weights, support.mask)
+    )
+    return support_of(rows, labels, weights, mask, support.time)

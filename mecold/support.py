@@ -35,16 +35,6 @@ class Support:
         """Number of real rows per user."""
         return self.mask.sum(1)
 
-    def newest(self, most: int) -> "Support":
-        """The newest rows of each user, at most so many."""
-        width = self.mask.shape[1]
-        if width <= most:
-            return self
-        columns = (self.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=self.mask.device)
-        return support_of(
-            *(getattr(self, name).gather(1, columns) for name in ("rows", "labels", "weights", "mask")), self.time
-        )
-
     def to(self, device: torch.device) -> "Support":
         """The same supports on another device."""
         return Support(

@@ -60,16 +60,18 @@ def persistence_of(counts: Float[Tensor, "items bins"]) -> float:
 def demand_for_new(
     items: Int64[np.ndarray, " rows"], times: Float64[np.ndarray, " rows"], n_items: int
 ) -> float | None:
-    """How much items that nobody had touched were wanted afterwards, in units of what any item's share would be.
+    """How much items that appear late in a log are wanted, in units of what any item's share would be.
 
-    Their share of the last fifth of the interactions, over their share of the catalogue; None where no interaction is
-    later than the rest, or no item was left untouched.
+    The share of the last fifth of the interactions that goes to items untouched before, over the share of these among
+    all items of the log. None where no interaction is later than the rest, or no item appears late. (Items that are
+    never touched do not count: they are no arrivals, or ones that nobody has seen yet.)
     """
     later = times > np.quantile(times, _PAST) if len(times) else np.zeros(0, bool)
-    untouched = np.bincount(items[~later], minlength=n_items) == 0
-    if not later.any() or not untouched.any():
+    touched, before = (np.bincount(some, minlength=n_items) > 0 for some in (items, items[~later]))
+    late = touched & ~before
+    if not late.any():
         return None
-    return float(untouched[items[later]].mean() / untouched.mean())
+    return float(late[items[later]].mean() / late[touched].mean())
 
 
 def reading(

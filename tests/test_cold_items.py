@@ -216,22 +216,22 @@ def test_an_item_added_later_stands_where_a_fit_would_have_put_it(shop, encoder)
     assert added.item[:, -2].all()
 
 
-def test_how_much_new_items_may_be_shown_is_read_off_the_log(shop, encoder):
+def test_the_demand_for_new_items_is_read_off_the_log(shop, encoder):
     log = shop.interactions.sort("timestamp")
     late = pl.col("item_id").hash(seed=1) % 6 == 0
-    nobody = pl.DataFrame({"item_id": ["x", "y", "z"], "title": ["one", "two", "three"]})
-    items = pl.concat([shop.items, nobody], how="diagonal")
-    logs = {  # new items that nobody ever wants; some items on sale at the end only
-        "never": log,
-        "late": pl.concat([log.filter(~late), log.filter(late)]).with_columns(timestamp=log["timestamp"]),
+    first = log.filter(late).unique("item_id", keep="first", maintain_order=True)  # one sale of each late arrival
+    logs = {
+        "wanted": pl.concat([log.filter(~late), log.filter(late)]).with_columns(timestamp=log["timestamp"]),
+        "hardly wanted": pl.concat(
+            [log.filter(~late), first.with_columns(timestamp=pl.lit(log["timestamp"].max(), log["timestamp"].dtype))]
+        ),
+        "no arrivals": log,
         "no clock": log.drop("timestamp"),
     }
     config = replace(SMALL, training=replace(SMALL.training, epochs=1))
     found = {}
     for name, frame in logs.items():
-        report = Recommender(encoder, config=config, rng=0).fit_meta(frame, items)
-        found[name] = report.curve("cold/most")[-1][1]
-    assert found["never"] == 0.2 and found["late"] == 1.0 and found["no clock"] == 0.5
-    stated = replace(config, training=replace(config.training, new_item_share=0.7))
-    report = Recommender(encoder, config=stated, rng=0).fit_meta(log, items)
-    assert report.curve("cold/most")[-1][1] == 0.7
+        report = Recommender(encoder, config=config, rng=0).fit_meta(frame, shop.items)
+        found[name] = report.curve("cold/demand")[-1][1]
+    assert found["wanted"] == found["no arrivals"] == found["no clock"] == 1.0
+    assert found["hardly wanted"] == 0.4

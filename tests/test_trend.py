@@ -54,10 +54,9 @@ def test_bins_hold_equally_many_interactions_and_need_enough_of_them():
 
 def test_demand_for_new_items_is_read_off_the_last_fifth_of_a_log():
     items, times = np.array([0, 1, 2, 0, 1, 2, 0, 1, 3, 0]), np.arange(10.0)
-    # eight rows touch 0, 1, 2; of the last two one is on 3, and 3, 4 were untouched: a half of the demand for 2 items of 5
-    assert trend.demand_for_new(items, times, 5) == pytest.approx(0.5 / 0.4)
-    assert trend.demand_for_new(items[:8], times[:8], 5) == 0.0
-    assert trend.demand_for_new(items[:8], times[:8], 3) is None  # nothing was untouched
+    # eight rows touch 0, 1, 2; of the last two one is on 3: a half of what is wanted for one of the four items that there are
+    assert trend.demand_for_new(items, times, 5) == pytest.approx(0.5 / 0.25)
+    assert trend.demand_for_new(items[:8], times[:8], 5) is None  # no item appears late
     assert trend.demand_for_new(items, np.zeros(10), 5) is None  # no interaction is later
     assert trend.demand_for_new(items[:0], times[:0], 5) is None
 

@@ -3,8 +3,7 @@
 First one gain per channel of their stand-ins, on the ranking among new items alone. Then, for each knot of the number of
 shots, what an item scores for being new, which decides how high new items come among all. The most accurate ranking hardly
 shows any (what is known beats what is guessed), so this is raised until a stated share of accuracy is given up, or until
-new items have a stated part of the share of the lists that they have of what users go on to like; by default the part
-that the log's own past shows them to be worth (`trend.demand_for_new`).
+new items have a stated part of the share of the lists that they have of what users go on to like.
 """
 
 from collections.abc import Sequence

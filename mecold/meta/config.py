@@ -27,10 +27,10 @@ class TrainConfig:
         negatives: how many items the sampled softmax draws per step.
         calibrate: fit the gains on nDCG@10 of cross-fitted users after training.
         new_item_cost: share of nDCG@10 that may be given up, were a fifth of the catalogue new, for new items to be seen.
-        new_item_share: most of the lists that new items may have, in units of their share of what users would like if they
-            were wanted as much as known items; often they are not. None: as much as the log itself says, by what its
-            last fifth shows of items that nobody had touched before, between 0.2 and 1; 0.5 where it
-            tells nothing (no timestamps, or no item left untouched).
+        new_item_share: most of the lists that new items may have, in units of what users would want of them: their share of
+            what is wanted if they were wanted as known items are, times the demand for late arrivals that the log itself
+            shows (`trend.demand_for_new`), between 0.4 and 1; 1 where it shows none. Below 1, since a new item that is
+            wanted is harder to tell than a known one.
     """
 
     folds: int = 3
@@ -48,7 +48,7 @@ class TrainConfig:
     negatives: int = 8192
     calibrate: bool = True
     new_item_cost: float = 0.05
-    new_item_share: float | None = None
+    new_item_share: float = 0.5
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -58,8 +58,6 @@ class TrainConfig:
             ("new_item_cost", 0.0, 1.0), ("new_item_share", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is None and name == "new_item_share":
-                continue
             if not low <= value <= high:
                 raise InvalidDataError(f"TrainConfig({name}={value!r}) must lie between {low} and {high}.")
 

@@ -22,8 +22,7 @@ from mecold.meta.report import FitReport, Tracker
 from mecold.meta.train import split_learners, train
 from mecold.tower import ItemSpace, ItemTower
 
-DEMAND = (0.2, 1.0)  # least and most demand that a log's past can tell of: some new items are shown always
-UNKNOWN_DEMAND = 0.5
+LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 
 
 @dataclass(frozen=True)
@@ -86,21 +85,19 @@ def fit(
     if settings.calibrate:
         everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
         gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
-        gains["cold/most"] = _share_of_new(log.where(labels > 0), len(catalog), settings.new_item_share)
-        gains |= calibrate_cold(
-            tower, head, views, users, everyone, cost=settings.new_item_cost, most=gains["cold/most"], rng=rng
-        )
+        gains["cold/demand"] = _demand(log.where(labels > 0), len(catalog))
+        most = settings.new_item_share * gains["cold/demand"]
+        gains |= calibrate_cold(tower, head, views, users, everyone, cost=settings.new_item_cost, most=most, rng=rng)
         report.record(int(report.events[-1]["step"]), gains, trackers)
     head.requires_grad_(requires_grad=False)
     return Fitted(tower, head, views.whole.space(tower), report)
 
 
-def _share_of_new(log: Interactions, items: int, stated: float | None) -> float:
-    """See `TrainConfig.new_item_share`; the log holds what was liked."""
-    if stated is not None:
-        return stated
-    demand = None if log.timestamps is None else trend.demand_for_new(log.items, log.timestamps, items)
-    return UNKNOWN_DEMAND if demand is None else float(np.clip(demand, *DEMAND))
+def _demand(liked: Interactions, items: int) -> float:
+    """Demand for new items, within bounds; as for known ones where the log shows nothing of it."""
+    clock = liked.timestamps
+    found = None if clock is None else trend.demand_for_new(liked.items, clock, items)
+    return 1.0 if found is None else float(np.clip(found, LEAST_DEMAND, 1.0))
 
 
 def _eligible(
