@@ -1,4 +1,5 @@
-"""Inner loop: turn one prior and a few labelled items into one query vector per user.
+"""Adaptation of a linear head: turn one prior and a few labelled items into one vector per user. The text heads of the
+evaluation adapt so; the preference head (`head.py`) does not, since in its space these steps earned nothing.
 
 Pure, batched tensor functions: no ids, no index, no device choice (they follow their inputs), no state. The loss that
 a user's head descends is

@@ -41,8 +41,10 @@ class Adapter:
             return "of another distribution"
 
     def missing(self) -> ImportError:
-        """The error to raise where the host cannot be imported."""
-        return ImportError(f"{self.host} is not installed: {self.install} (tested with {self.tested})")
+        """The error to raise where what is needed of the host cannot be imported."""
+        there = self.version
+        what = "is not installed" if there is None else f"{there} lacks what the adapter needs"
+        return ImportError(f"{self.host} {what}: {self.install} (tested with {self.tested})")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Adapters, against the real libraries."""
 
+import copy
 import hashlib
 import json
 import pickle
@@ -15,6 +16,7 @@ from pathlib import Path
 import implicit.cpu.bpr
 import implicit.cpu.lmf
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
@@ -22,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from implicit.als import AlternatingLeastSquares
 from implicit.evaluation import ranking_metrics_at_k
-from implicit.nearest_neighbours import CosineRecommender
+from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 from lightfm import LightFM
 from safetensors.numpy import save_file
 from sklearn.base import clone
@@ -80,27 +82,55 @@ def recommender(shop, encoder) -> Recommender:
         lambda: implicit.cpu.bpr.BayesianPersonalizedRanking(factors=8, iterations=3, random_state=0),
         lambda: implicit.cpu.lmf.LogisticMatrixFactorization(factors=8, iterations=3, random_state=0),
         lambda: CosineRecommender(K=20),
+        lambda: BM25Recommender(K=20),
     ],
 )
-def test_imported_scores_are_the_hosts_own(host, matrix):
+@pytest.mark.parametrize("ids", ["strings", "shuffled integers"])
+def test_imported_scores_are_the_hosts_own(host, ids, matrix):
     user_items, items, users = matrix
+    if ids != "strings":
+        rng = np.random.default_rng(0)
+        items, users = (rng.permutation(10 * len(names))[: len(names)].tolist() for names in (items, users))
     model = host()
     model.fit(user_items, show_progress=False)
-    before = {
-        name: pickle.dumps(value) for name, value in vars(model).items() if name.endswith(("_factors", "similarity"))
-    }
+    before = {name: pickle.dumps(value) for name, value in vars(model).items() if name not in ("solver", "scorer")}
     warm = warm_model(model, items, users, user_items)
     assert isinstance(warm, WarmModel)
-    ids, scores = model.recommend(np.arange(20), user_items[:20], N=10, filter_already_liked_items=False)
-    np.testing.assert_allclose(np.take_along_axis(warm.scores(users[:20]), ids, 1), scores, rtol=1e-5, atol=1e-6)
-    if isinstance(warm, FoldIn):
-        again = {} if isinstance(warm, NeighbourModel) else {"recalculate_user": True}
-        ids, scores = model.recommend(np.arange(20), user_items[:20], N=10, filter_already_liked_items=False, **again)
-        mine = warm.scores_of([[items[i] for i in user_items[row].indices] for row in range(20)])
-        np.testing.assert_allclose(np.take_along_axis(mine, ids, 1), scores, rtol=1e-4, atol=1e-5)
-    assert before
+    ours, folding = warm.scores(users[:20]), isinstance(warm, FoldIn)
+    folded = warm.scores_of([[items[i] for i in user_items[row].indices] for row in range(20)]) if folding else None
+    assert before.keys() >= {"K"} or before.keys() >= {"item_factors", "user_factors"}
     assert before == {name: pickle.dumps(getattr(model, name)) for name in before}, "the host was changed"
+    again = {} if isinstance(warm, NeighbourModel) else {"recalculate_user": True}
+    for mine, how in ((ours, {}), (folded, again)):
+        if mine is None:
+            continue
+        ids, scores = model.recommend(
+            np.arange(20), user_items[:20], N=len(items), filter_already_liked_items=False, **how
+        )
+        there = scores > LEFT_OUT  # implicit fills up with items that it has nothing to say of
+        assert there.any(1).all()
+        np.testing.assert_allclose(np.take_along_axis(mine, ids, 1)[there], scores[there], rtol=1e-4, atol=1e-5)
     assert isinstance(warm, FoldIn) == (not type(model).__name__.startswith(("Bayesian", "Logistic")))
+
+
+@pytest.mark.parametrize(
+    ("host", "columns"),
+    [
+        (lambda: implicit.cpu.bpr.BayesianPersonalizedRanking(factors=8, iterations=3, random_state=0), 9),
+        (lambda: implicit.cpu.lmf.LogisticMatrixFactorization(factors=8, iterations=3, random_state=0), 10),
+    ],
+)
+def test_biases_among_the_factors_stay_behind(host, columns, matrix, shop, encoder):
+    model = host()
+    model.fit(matrix[0], show_progress=False)
+    warm = warm_model(model, *matrix[1:])
+    assert warm.item_factors.shape[1] == columns
+    factors = warm.to_factors()
+    assert factors.item.shape == (len(matrix[1]), 8)
+    np.testing.assert_array_equal(factors.item[:, :5], model.item_factors[:, :5])
+    made = Recommender(encoder, config=SMALL, rng=0)
+    made.fit_meta(shop.interactions, shop.items, factors=factors)
+    assert made.info()["channels"]["host"] == 8
 
 
 def test_the_arrays_of_lightfm_give_its_scores(matrix):
@@ -160,6 +190,11 @@ def test_bad_factors_are_told(tmp_path):
         broken.with_suffix(suffix).write_bytes(b"PK\x03\x04 and nothing more")
     for bad, message in (
         (lambda: FactorModel(["a", "a"], good), "stand twice"),
+        (lambda: FactorModel(["a", None], good), "mixes NoneType, str"),
+        (lambda: FactorModel([1.0, float("nan")], good), "missing"),
+        (lambda: FactorModel([1.0, 2.5], good), "strings or integers"),
+        (lambda: FactorModel(["a", "b"], good).to_factors(among={"c"}), "no factors to take"),
+        (lambda: FactorModel(["a", "b"], good, ["u"], good[:1]).to_factors(), "no factors to take"),
         (lambda: FactorModel(["a"], good), r"item_factors has shape \(2, 3\)"),
         (lambda: FactorModel(["a", "b"], good * np.nan), "not finite"),
         (lambda: FactorModel(["a", "b"], good, ["u"]), "without user_factors"),
@@ -181,14 +216,26 @@ def test_bad_factors_are_told(tmp_path):
 
 
 def test_a_hosts_factors_are_the_collaborative_channel(matrix, als, shop, encoder):
-    user_items, items, users = matrix
-    warm = warm_model(als, items, users, user_items)
-    some = FactorModel(items[5:][::-1], als.item_factors[5:][::-1])  # shuffled, and five items live on their texts
+    """Shuffled, without the first five items, and with one that mecold's catalogue lacks."""
+    _, items, _ = matrix
+    wider = [*items[5:][::-1], "gone"]
+    some = FactorModel(wider, np.concatenate([als.item_factors[5:][::-1], als.item_factors[:1]]))
     made = Recommender(encoder, config=SMALL, rng=0)
-    report = made.fit_meta(shop.interactions, shop.items, factors=some.to_factors())
-    assert made.info()["channels"]["host"] == als.item_factors.shape[1] == warm.item_factors.shape[1]
+    with pytest.raises(UnknownItemError, match="gone"):
+        made.fit_meta(shop.interactions, shop.items, factors=some.to_factors())
+    report = made.fit_meta(shop.interactions, shop.items, factors=some.to_factors(among=set(items)))
+    assert made.info()["channels"]["host"] == als.item_factors.shape[1]
     assert any("without unseen_users" in note for note in report.notes)
+    shelf, layout = made._state[1], made._state[0].head.layout
+    host, text = (layout.slices[layout.names.index(name)] for name in ("host", "text"))
+    rows = [shelf.catalog.row_of[item] for item in items]
+    assert not shelf.space.item[rows[:5], host].any() and shelf.space.item[rows[5:], host].any(1).all()
+    assert shelf.space.item[rows[:5], text].any(1).all()
     assert len(made.recommend(made.adapt_user(items[:2]), k=10)) == 10
+    for item in items[:5]:  # found by its text: what is alike ranks it above most of the catalogue
+        alike = [one.item for one in made.similar_items(item, 3)]
+        ranked = [one.item for one in made.recommend(made.adapt_user(alike), k=len(items))]
+        assert ranked.index(item) < len(items) / 2
 
 
 # ---- the router
@@ -257,6 +304,9 @@ def test_what_the_host_cannot_use_does_not_count_and_short_lists_are_filled(matr
 def test_ids_of_another_kind_are_refused(als, recommender, matrix):
     with pytest.raises(InvalidDataError, match="item ids are integers"):
         ColdStartRouter(warm_model(als, range(300), matrix[2]), recommender)
+    router = ColdStartRouter(warm_model(als, matrix[1], range(len(matrix[2]))), recommender)
+    with pytest.raises(InvalidDataError, match="user ids are integers, those of the histories strings"):
+        router.recommend(pl.DataFrame({"user_id": ["u0"], "item_id": ["p1"]}))
     router = ColdStartRouter(warm_model(als, *matrix[1:]), recommender)
     with pytest.raises(InvalidDataError, match="one text"):
         router.recommend(pl.DataFrame({"user_id": ["u0"], "item_id": ["p1"]}), users="somebody")
@@ -274,11 +324,16 @@ def test_the_handover_is_learned_where_the_host_knows_better(matrix, recommender
     knowing = FactorModel(items, np.eye(len(items), dtype=np.float32), users, oracle)
     router = ColdStartRouter(knowing, recommender)
     gains = router.learn_handover(log.filter(place < 4), late)
-    assert router.share(4) == 1.0 and gains[min(gains, key=lambda n: abs(n - 4))] > 0.9
+    assert (
+        router.share(4) == 1.0 > router.share(1) > router.share(0) == 0.0
+        and gains[min(gains, key=lambda n: abs(n - 4))] > 0.9
+    )
     blind = FactorModel(items, np.eye(len(items), dtype=np.float32), users, -oracle)
     router = ColdStartRouter(blind, recommender)
     router.learn_handover(log.filter(place < 4), late)
     assert router.share(4) == 0.0
+    with pytest.raises(InvalidDataError, match="numbers="):
+        router.learn_handover(log, late, numbers=())
     with pytest.raises(InvalidDataError, match="No user"):
         router.learn_handover(log.filter(pl.col("user_id") == users[0]), late.filter(pl.col("user_id") == users[1]))
 
@@ -423,10 +478,34 @@ def test_a_grid_search_over_users(shop, encoder):
     liking = clone(search.best_estimator_).set_params(config=replace(SMALL, liked_from=3.0)).fit(rated)
     everything = liking.set_params(config=None).score(rated)
     assert liking.set_params(config=replace(SMALL, liked_from=3.0)).score(rated) != everything
+    with pytest.raises(InvalidDataError, match="rating"):
+        liking.score(log)
     with pytest.raises(InvalidDataError, match="shots=500"):
         search.best_estimator_.set_params(shots=500).score(log)
     with pytest.raises(InvalidDataError, match="needs the items"):
         MecoldEstimator().fit(log)
+
+
+@pytest.mark.parametrize("ids", ["strings", "shuffled integers"])
+@pytest.mark.parametrize("library", [pl.DataFrame, pd.DataFrame])
+def test_an_estimator_takes_any_frame_and_is_pickled_fitted(ids, library, shop, encoder):
+    log, items = shop.interactions, shop.items
+    if ids != "strings":
+        number = dict(zip(items["item_id"], np.random.default_rng(0).permutation(10**6).tolist(), strict=False))
+        log, items = (one.with_columns(pl.col("item_id").replace_strict(number)) for one in (log, items))
+    first, last = items["item_id"][0], items["item_id"][-1]
+    log = log.filter(pl.col("item_id") != first)  # nobody has it
+    frames = [one if library is pl.DataFrame else one.to_pandas() for one in (log, items)]
+    before = [one.copy() if library is pd.DataFrame else one.clone() for one in frames]
+    made = MecoldEstimator(frames[1], encoder=encoder, config=SMALL, k=10_000).fit(frames[0])
+    asked = {"user_id": ["a", "b", "b"], "item_id": [last, last, items["item_id"][5]], "position": [1.0, 1.0, 2.0]}
+    found = made.predict(library(asked))
+    assert found.group_by("user_id", maintain_order=True).len().rows() == [("a", len(items) - 1), ("b", len(items) - 2)]
+    assert first in found["item_id"] and set(found["item_id"]) <= set(items["item_id"])
+    assert found.equals(pickle.loads(pickle.dumps(made)).predict(library(asked)))
+    assert found.equals(copy.deepcopy(made).predict(library(asked)))
+    assert all(one.equals(other) for one, other in zip(frames, before, strict=True)), "the caller's frames were changed"
+    assert pickle.loads(pickle.dumps(MecoldEstimator(k=3))).k == 3
 
 
 # ---- the list of adapters

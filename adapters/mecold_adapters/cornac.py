@@ -22,6 +22,7 @@ from mecold_adapters.warm import FactorModel
 
 try:
     from cornac.data import Dataset, SequentialDataset
+    from cornac.exception import ScoreException
     from cornac.models.recommender import MEASURE_DOT, NextItemRecommender, is_ann_supported
 except ImportError as error:
     raise CORNAC.missing() from error
@@ -124,21 +125,28 @@ class MecoldRecommender(NextItemRecommender):  # type: ignore[misc]
             user_idx: index of the user; looked at only without `history_items`. An unknown user gets the scores of nobody
                 in particular.
             item_idx: index of an item; None for all.
-            history_items: indices of the items of the session so far, oldest first.
+            history_items: indices of the items of the session so far, oldest first; items that came after the fit are
+                left out.
 
         Returns:
             Array of shape `(total_items,)`, float32; or one number. Where Cornac learned of items after the fit, only those
             of the training set, `(num_items,)`: Cornac then puts the others last.
+
+        Raises:
+            ScoreException: Cornac's own, if `item_idx` came after the fit.
         """
         if self.recommender is None:
             raise NotFittedError("This MecoldRecommender is not fitted yet: call fit(train_set) first.")
+        known = len(self._ids)  # Cornac may have learned of items since
         if history_items is not None:
-            state = self.recommender.adapt_user([self._ids[item] for item in history_items])
+            state = self.recommender.adapt_user([self._ids[item] for item in history_items if item < known])
         elif self._log is not None and len(history := self._log.filter(pl.col("user_id") == int(user_idx))):
             state = self.recommender.adapt_users(history)[int(user_idx)]
         else:
             state = self.recommender.adapt_user([])
         if item_idx is not None:
+            if item_idx >= known:
+                raise ScoreException(f"Item {item_idx} came after the fit: mecold knows nothing of it.")
             return float(self.recommender.scores(state, [self._ids[item_idx]])[0])
         scores = self.recommender.scores(state, self._ids)
         return scores if len(scores) == self.total_items else scores[: self.num_items]  # items that came after the fit

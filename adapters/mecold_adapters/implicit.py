@@ -9,6 +9,7 @@ model.fit(user_items)
 ids, scores = model.recommend(userids, user_items[userids])
 """
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -59,12 +60,14 @@ def warm_model(
         raise InvalidDataError(f"{type(model).__name__} has no factors and no similarities: fit it first.")
     item, user = (_on_cpu(getattr(model, f"{side}_factors")) for side in ("item", "user"))
 
+    reader = copy.copy(model)  # ALS keeps a product of its factors from the first call on: on the copy, not on the host
+
     def folded(rows: sp.csr_matrix) -> np.ndarray:
-        return np.atleast_2d(_on_cpu(model.recalculate_user(np.arange(rows.shape[0]), rows)))
+        return np.atleast_2d(_on_cpu(reader.recalculate_user(np.arange(rows.shape[0]), rows)))
 
     try:
         folded(sp.csr_matrix(([1.0], ([0], [0])), (1, len(item)), dtype=np.float32))
-    except (AttributeError, NotImplementedError):  # BPR and LMF
+    except NotImplementedError:  # BPR and LMF
         return FactorModel(item_ids, item, user_ids, user)
     return FoldInModel(item_ids, item, user_ids, user, fold_in=folded)
 

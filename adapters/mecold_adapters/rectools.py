@@ -4,6 +4,7 @@ model = MecoldModel(items="items.parquet").fit(dataset)
 model.recommend(users, dataset, k=10, filter_viewed=True)
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mecold import Encoder, ItemId, MetaConfig, Recommender, TextEncoder
+from mecold import DataWarning, Encoder, ItemId, MetaConfig, Recommender, TextEncoder
 from mecold.frames import FrameLike
 from mecold_adapters.about import RECTOOLS
 from mecold_adapters.catalogue import described
@@ -132,15 +133,22 @@ class MecoldModel(FixedColdRecoModelMixin, ModelBase[MecoldModelConfig]):  # typ
         internal = dataset.item_id_map.to_internal
         wanted = set(self._candidates(dataset, sorted_item_ids_to_recommend))
         rows: list[tuple[int, int, float]] = []
+        late = 0
         for target, item in zip(
             target_ids.tolist(), dataset.item_id_map.convert_to_external(target_ids).tolist(), strict=True
         ):
             if item not in self._known:
+                late += 1
                 continue
             near = [one for one in self._model.similar_items(item, len(self._known)) if one.item in wanted]
             own = [(item, near[0].score + 1.0 if near else 1.0)] if item in wanted else []
             found = [*own, *((one.item, one.score) for one in near)][:k]
             rows += [(target, int(internal[one]), score) for one, score in found]
+        if late:
+            message = (
+                f"{late:,} target items came after the fit and get no rows. Fit on this dataset, or leave them out."
+            )
+            warnings.warn(message, DataWarning, stacklevel=2)
         targets, items, scores = zip(*rows, strict=True) if rows else ((), (), ())
         return targets, items, scores
 

@@ -68,12 +68,7 @@ class ColdStartRouter:
         self.cold = cold
         self.handover = _checked(handover)
         self._host_items = set(warm.item_ids)
-        if (mine := cold.info()["item_ids"]) != (
-            kinds := " and ".join(sorted({_kind(item) for item in self._host_items}))
-        ):
-            raise InvalidDataError(
-                f"The host's item ids are {kinds}, those of mecold's catalogue {mine}. Use the same ids."
-            )
+        _check_kinds("item ids", self._host_items, "those of mecold's catalogue", cold.info()["item_ids"])
 
     def share(self, interactions: int) -> float:
         """How much the host counts for a user that it knows with so many distinct items."""
@@ -105,6 +100,7 @@ class ColdStartRouter:
         """
         check_k(k)
         frame, leaving = _frame(histories), listed(exclude, "exclude")
+        self._check_users(frame)
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
         further = list(dict.fromkeys(listed(users, "users")))
         both = [user for user in further if user in requests]
@@ -127,8 +123,9 @@ class ColdStartRouter:
     ) -> dict[int, float]:
         """Choose the hand-over by nDCG@k on users that the host knows and whose next items are at hand.
 
-        The host must not have been fitted on `following`. Users are put to the nearest number in log(1 + n); the shares
-        may only rise, and among equals the smallest is taken. Replaces `handover`.
+        Neither the host nor mecold must have been fitted on `following`. Users are put to the nearest number in log(1 + n);
+        the shares may only rise, and among equals the smallest is taken. With fewer items than anybody here has the host
+        counts less and less, down to nothing without items. Replaces `handover`.
 
         Args:
             histories: what the host was fitted on, for these users.
@@ -142,7 +139,11 @@ class ColdStartRouter:
         Raises:
             InvalidDataError: if no user is in both frames and known to the host.
         """
+        check_k(k)
+        if not numbers or min(numbers) < 1:
+            raise InvalidDataError(f"numbers={tuple(numbers)} must hold numbers of items, at least 1 each.")
         frame, wanted = _frame(histories), _seen(_frame(following))
+        self._check_users(frame)
         requests = {
             user: _Request(seen, 0.5, "")
             for user, seen in _seen(frame).items()
@@ -159,9 +160,18 @@ class ColdStartRouter:
         sizes = np.bincount(nearest)[present]
         chosen = _rising(sums)
         at = [sorted(numbers)[place] for place in present]
-        self.handover = tuple((number, _SHARES[share]) for number, share in zip(at, chosen, strict=True))
+        learned = {number: _SHARES[share] for number, share in zip(at, chosen, strict=True)}
+        fewest = min(len(one.seen) for one in requests.values())
+        if fewest < at[0]:
+            learned[fewest] = learned[at[0]]
+        self.handover = ((0, 0.0), *sorted(learned.items()))
         means = zip(at, sums[np.arange(len(at)), chosen] / sizes, strict=True)
         return {number: float(mean) for number, mean in means}
+
+    def _check_users(self, frame: pl.DataFrame) -> None:
+        theirs = "strings" if frame["user_id"].dtype == pl.String else "integers"
+        if self.warm.user_ids and frame.height:
+            _check_kinds("user ids", self.warm.user_ids[:1], "those of the histories", theirs)
 
     def _request(self, user: ItemId, seen: set[ItemId]) -> _Request:
         size = f"{len(seen):,} item{'' if len(seen) == 1 else 's'}"
@@ -224,8 +234,10 @@ class ColdStartRouter:
         return np.array(np.concatenate([*folded, *([self.warm.scores(known)] if known else [])]), dtype=np.float32)
 
 
-def _kind(item: ItemId) -> str:
-    return "strings" if isinstance(item, str) else "integers"
+def _check_kinds(what: str, hosts: Iterable[ItemId], others: str, kind: str) -> None:
+    kinds = " and ".join(sorted({"strings" if isinstance(one, str) else "integers" for one in hosts}))
+    if kinds != kind:
+        raise InvalidDataError(f"The host's {what} are {kinds}, {others} {kind}. Use the same ids.")
 
 
 def _checked(handover: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:

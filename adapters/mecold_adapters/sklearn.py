@@ -4,6 +4,7 @@ search = GridSearchCV(MecoldEstimator(items), {"config": [MetaConfig(), MetaConf
 search.fit(log, groups=log["user_id"])          # users of a test fold are new to the model, as they are in life
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mecold import Encoder, InvalidDataError, MetaConfig, Recommender, TextTempl
 from mecold.frames import FrameLike, read_frame, require
 from mecold.metrics import ndcg
 from mecold_adapters.about import SKLEARN
+from mecold_adapters.packing import pack, unpack
 
 try:
     from sklearn.base import BaseEstimator
@@ -98,6 +100,7 @@ class MecoldEstimator(BaseEstimator):  # type: ignore[misc]
         ordered = ordered.with_columns(pl.int_range(pl.len()).over("user_id").alias("_place"))
         support, later = ordered.filter(pl.col("_place") < self.shots), ordered.filter(pl.col("_place") >= self.shots)
         if self.config is not None and self.config.liked_from is not None:
+            require(frame, ["rating"], "interactions (MetaConfig.liked_from reads it)")
             later = later.filter(pl.col("rating") >= self.config.liked_from)
         if later.is_empty():
             raise InvalidDataError(
@@ -114,3 +117,12 @@ class MecoldEstimator(BaseEstimator):  # type: ignore[misc]
             hits[row, : len(found)] = np.isin(found, items)
         sizes = torch.from_numpy(wanted["item_id"].list.len().to_numpy().astype(np.int64))
         return float(ndcg(torch.from_numpy(hits), sizes).mean())
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        state = super().__getstate__()
+        return {**state, "recommender_": pack(self.recommender_)} if "recommender_" in state else state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        if packed := state.get("recommender_"):
+            state = {**state, "recommender_": unpack(packed, state["encoder"])}
+        super().__setstate__(state)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mecold import InvalidDataError, ItemFactors, ItemId, UnknownItemError
+from mecold.frames import id_column
 
 
 @runtime_checkable
@@ -26,6 +27,11 @@ class WarmModel(Protocol):
     @property
     def item_ids(self) -> Sequence[ItemId]:
         """The items, in the order of the columns of `scores`."""
+        ...
+
+    @property
+    def user_ids(self) -> Sequence[ItemId]:
+        """The users it was fitted on, whom it knows."""
         ...
 
     def knows(self, user: ItemId) -> bool:
@@ -114,13 +120,32 @@ class FactorModel:
             found = found + self.user_biases[rows][:, None]
         return np.asarray(found, dtype=np.float32)
 
-    def to_factors(self, unseen_users: Sequence[ItemId] = ()) -> ItemFactors:
+    def to_factors(
+        self, unseen_users: Sequence[ItemId] = (), *, among: Collection[ItemId] | None = None
+    ) -> ItemFactors:
         """The item factors for `Recommender.fit_meta(factors=...)`; biases stay behind, mecold knows popularity itself.
+
+        Some hosts keep biases as columns of the factors, against a column of ones on the other side (implicit's BPR and
+        LMF, Cornac's MF): these stay behind too.
 
         Args:
             unseen_users: ids of users in mecold's log that the host was not fitted on (see `mecold.ItemFactors`).
+            among: take only these items, such as those of mecold's catalogue; items without factors live on their texts.
+
+        Raises:
+            InvalidDataError: if nothing is left: no item is among them, or all columns are biases.
         """
-        return ItemFactors(self.item_ids, self.item_factors, unseen_users=unseen_users)
+        sides = (np.asarray(self.item_factors), np.asarray(self.user_factors))
+        biases = np.any([_of_ones(side) for side in sides], axis=0)
+        kept = np.array([among is None or item in among for item in self.item_ids], dtype=bool)
+        factors = sides[0][kept][:, ~biases]
+        if not factors.size:
+            raise InvalidDataError(
+                f"Of {len(kept):,} items with {len(biases)} columns {kept.sum():,} are wanted and {(~biases).sum()} are "
+                "more than biases: there are no factors to take."
+            )
+        ids = [item for item, wanted in zip(self.item_ids, kept, strict=True) if wanted]
+        return ItemFactors(ids, factors, unseen_users=unseen_users)
 
     @classmethod
     def read(cls, items: str | Path, users: str | Path | None = None) -> "FactorModel":
@@ -225,8 +250,19 @@ def _matrix(histories: Sequence[Collection[ItemId]], item_ids: Sequence[ItemId])
     return sp.csr_matrix((np.ones(len(entries), np.float32), entries, ends), (len(columns), len(column)))
 
 
+def _of_ones(factors: np.ndarray) -> np.ndarray:
+    """True for columns that hold 1 in every row; a row of zeros (a user or an item that was not fitted) does not count."""
+    fitted = factors[factors.any(axis=1)]
+    return (fitted == 1).all(axis=0) if len(fitted) else np.zeros(factors.shape[1], bool)
+
+
 def _plain_ids(ids: Sequence[ItemId], what: str) -> tuple[ItemId, ...]:
+    """The ids as Python's own strings or integers."""
     plain = tuple(one.item() if isinstance(one, np.generic) else one for one in ids)
+    kinds = sorted({type(one).__name__ for one in plain})
+    if len(kinds) > 1:
+        raise InvalidDataError(f"{what} mixes {', '.join(kinds)}; ids are all strings or all integers.")
+    plain = tuple(id_column(pl.Series(plain), what).to_list()) if plain else ()
     if len(set(plain)) < len(plain):
         raise InvalidDataError(f"{len(plain) - len(set(plain)):,} of the {what} stand twice.")
     return plain
