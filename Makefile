@@ -32,8 +32,11 @@ $(HOSTS): %: .venv-%/.installed
 	.venv-$*/bin/python -m pytest tests/hosts/test_$*.py
 	.venv-$*/bin/python examples/hosts/$*_*.py
 
-.venv-%/.installed: pyproject.toml constraints.txt Makefile
-	$(PYTHON) -m venv .venv-$*
+.venv-%.pin: FORCE  # another host's version or another Python makes the environment anew
+	@echo "$(PYTHON) $(PIN_$*)" | cmp -s - $@ || echo "$(PYTHON) $(PIN_$*)" > $@
+
+.venv-%/.installed: pyproject.toml constraints.txt Makefile .venv-%.pin
+	$(PYTHON) -m venv --clear .venv-$*
 	.venv-$*/bin/pip install --quiet -c constraints.txt torch
 	.venv-$*/bin/pip install --quiet -e '.[bundled]' $(PIN_$*) beartype hypothesis pytest
 	@touch $@
@@ -50,7 +53,7 @@ bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
 	$(BIN)/python bench/metrics.py
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(HOSTS:%=.venv-%) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(HOSTS:%=.venv-%) $(HOSTS:%=.venv-%.pin) .mypy_cache .pytest_cache .ruff_cache dist
 
-.PHONY: help demo test hosts $(HOSTS) check bench clean
-.PRECIOUS: .venv-%/.installed
+.PHONY: help demo test hosts $(HOSTS) check bench clean FORCE
+.PRECIOUS: .venv-%/.installed .venv-%.pin

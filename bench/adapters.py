@@ -76,7 +76,10 @@ def quality(data_dir: Path, name: str, seeds: list[int]) -> None:
     folder = data_dir / name
     dataset = Dataset.read(folder / "interactions.parquet", folder / "items.parquet", name=name)
     systems = ["als", "mecold", HostAndMecold()]
-    scores = evaluate(systems, dataset, protocol="user", seeds=seeds, tune=False, progress=True).data["systems"]
+    found = evaluate(
+        systems, dataset, protocol="user", seeds=seeds, shots=(0, 1, 3, 5, 10, 20), tune=False, progress=True
+    )
+    scores = found.data["systems"]
     shots = list(scores["mecold"]["mean"])
     print(f"\n| {name} | " + " | ".join(f"k = {k}" for k in shots) + " |\n|" + "---|" * (len(shots) + 1))
     for system, one in scores.items():

@@ -20,6 +20,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from implicit.als import AlternatingLeastSquares
@@ -163,7 +164,7 @@ def test_scores_are_inner_products_and_biases(n_users, n_items, rank, biased, se
     assert model.item_factors.any()
 
 
-@pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors"])
+@pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors", "folder"])
 @pytest.mark.parametrize("strings", [False, True])
 def test_factors_out_of_files(kind, strings, tmp_path):
     ids = np.array(["b", "a", "c"]) if strings else np.array([7, 3, 5])
@@ -173,6 +174,12 @@ def test_factors_out_of_files(kind, strings, tmp_path):
         np.savez(path, ids=ids, factors=factors, biases=biases)
     elif kind == "parquet":
         pl.DataFrame({"id": ids, "factors": factors.tolist(), "bias": biases}).write_parquet(path)
+    elif kind == "folder":  # as Spark writes the factors of its ALS
+        path.mkdir()
+        (path / "_SUCCESS").touch()
+        for part, rows in enumerate(([0], [1, 2])):
+            frame = pl.DataFrame({"id": ids[rows], "features": factors[rows].tolist(), "bias": biases[rows]})
+            frame.write_parquet(path / f"part-0000{part}.snappy.parquet")
     elif strings:
         pytest.skip("safetensors holds numbers only")
     else:
@@ -182,6 +189,17 @@ def test_factors_out_of_files(kind, strings, tmp_path):
     model = FactorModel.read(path, users)
     assert list(model.item_ids) == ids.tolist()
     np.testing.assert_allclose(model.scores([1]), [[2, 7, 12]])
+
+
+def test_what_surprise_and_torchrec_hold_is_handed_over_as_it_is():
+    """Surprise: `qi`, `pu`, `bi`, `bu` and the mean rating, float64; TorchRec: tables of embeddings, as tensors."""
+    rng = np.random.default_rng(0)
+    qi, pu, bi, bu, mean = rng.normal(size=(4, 3)), rng.normal(size=(2, 3)), rng.normal(size=4), rng.normal(size=2), 3.5
+    model = FactorModel(range(4), qi, range(2), pu, bi, bu, offset=mean)
+    np.testing.assert_allclose(model.scores([1, 0]), mean + bu[[1, 0], None] + bi + pu[[1, 0]] @ qi.T, rtol=1e-6)
+    tables = [torch.nn.EmbeddingBag(size, 3).weight.detach() for size in (4, 2)]
+    model = FactorModel(np.arange(4), tables[0], np.arange(2), tables[1])
+    np.testing.assert_allclose(model.scores([0, 1]), (tables[1] @ tables[0].T).numpy(), rtol=1e-6)
 
 
 def test_bad_factors_are_told(tmp_path):

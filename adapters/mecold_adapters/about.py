@@ -29,7 +29,7 @@ RECTOOLS = Adapter(
 CORNAC = Adapter(
     "cornac", "cornac", "cornac", "Cornac 3.0.1", "pip install 'cornac>=3,<4'",
     {
-        "warm_model": "factors and scores of models with ANNMixin and the inner product (MF, PMF, VBPR, LightGCN ...)",
+        "warm_model": "factors and scores of models with ANNMixin and the inner product (tested: MF, PMF, BPR)",
         "MecoldRecommender": "mecold as a NextItemRecommender and as a Recommender in cornac.Experiment",
     },
 )  # fmt: skip

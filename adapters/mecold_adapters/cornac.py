@@ -28,11 +28,15 @@ except ImportError as error:
     raise CORNAC.missing() from error
 
 
-def warm_model(model: Any) -> FactorModel:
-    """Vectors of a fitted model with Cornac's `ANNMixin`; inner products are its scores up to a constant per user.
+def warm_model(model: Any, *, exact: bool = True) -> FactorModel:
+    """Vectors of a fitted model with Cornac's `ANNMixin`; scores are its own.
+
+    The vectors leave out what is constant for a user, such as a mean rating; the host's own scores of each user tell it.
 
     Args:
         model: the fitted model; it is only read.
+        exact: False spares the scoring of every user once; scores then are the host's up to a constant per user, which no
+            ranking depends on.
 
     Raises:
         InvalidDataError: if the model is not fitted, has no vectors or sparse ones, or does not compare them by the inner
@@ -53,7 +57,10 @@ def warm_model(model: Any) -> FactorModel:
             "NeighbourModel(item_ids, similarity, user_ids, user_items); for EASE, model.B and model.U."
         )
     # the maps of ids go on to items and users of the test set, for which there are no vectors
-    return FactorModel(_ids(model.iid_map, len(item)), item, _ids(model.uid_map, len(user)), user)
+    constant = None
+    if exact:
+        constant = np.array([model.score(row)[0] for row in range(len(user))]) - user @ item[0]
+    return FactorModel(_ids(model.iid_map, len(item)), item, _ids(model.uid_map, len(user)), user, user_biases=constant)
 
 
 class MecoldRecommender(NextItemRecommender):  # type: ignore[misc]

@@ -149,14 +149,14 @@ class FactorModel:
 
     @classmethod
     def read(cls, items: str | Path, users: str | Path | None = None) -> "FactorModel":
-        """Read factors from files: `.npz` or `.safetensors` with `ids`, `factors` and optionally `biases`; or `.parquet`.
+        """Read factors from files: `.npz` or `.safetensors` with `ids`, `factors` and optionally `biases`; or parquet.
 
-        A parquet file has a column `id`, a list column `factors` (Spark ALS writes `features`: rename it), and optionally
-        `bias`. `.safetensors` holds numbers only, so its ids are integers.
+        A parquet file, or a folder of them as Spark writes it, has a column `id`, a list column `factors` (or `features`, as
+        Spark's ALS calls it), and optionally `bias`. `.safetensors` holds numbers only, so its ids are integers.
 
         Args:
-            items: file of the item side.
-            users: file of the user side.
+            items: file or folder of the item side.
+            users: file or folder of the user side.
 
         Raises:
             InvalidDataError: if a file is missing, of another kind, or lacks a part.
@@ -276,10 +276,11 @@ def _rows(users: Sequence[ItemId], row_of: Mapping[ItemId, int]) -> list[int]:
 
 
 def _read(path: Path) -> tuple[list[ItemId], np.ndarray, np.ndarray | None]:
-    if path.suffix not in _READERS:
-        raise InvalidDataError(f"'{path}' is no {', '.join(_READERS)} file.")
+    kind = ".parquet" if path.is_dir() else path.suffix
+    if kind not in _READERS:
+        raise InvalidDataError(f"'{path}' is no {', '.join(_READERS)} file, and no folder of parquet files.")
     try:
-        parts = _READERS[path.suffix](path)
+        parts = _READERS[kind](path)
         biases = parts.get("biases")
         return parts["ids"].tolist(), parts["factors"], None if biases is None else np.asarray(biases)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, SafetensorError, pl.exceptions.PolarsError) as error:
@@ -294,8 +295,8 @@ def _npz(path: Path) -> Mapping[str, np.ndarray]:
 
 
 def _parquet(path: Path) -> Mapping[str, np.ndarray]:
-    frame = pl.read_parquet(path)
-    factors = np.array(frame["factors"].to_list(), dtype=np.float32)
+    frame = pl.read_parquet(path / "*.parquet" if path.is_dir() else path)
+    factors = np.array(frame["factors" if "factors" in frame.columns else "features"].to_list(), dtype=np.float32)
     parts = {"ids": frame["id"].to_numpy(), "factors": factors}
     return parts | ({"biases": frame["bias"].to_numpy()} if "bias" in frame.columns else {})
 

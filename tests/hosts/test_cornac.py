@@ -10,11 +10,13 @@ cornac = pytest.importorskip("cornac", reason="Cornac has an environment of its 
 
 from cornac.data import Dataset
 from cornac.eval_methods import NextItemEvaluation, RatioSplit
+from cornac.exception import ScoreException
 from cornac.experiment.experiment import Experiment
 from cornac.metrics import NDCG, Recall
-from cornac.models import EASE, MF, PMF, MostPop, Recommender, SPop
+from cornac.models import BPR, EASE, MF, PMF, MostPop, SPop
+from cornac.models import Recommender as CornacModel
 
-from mecold import InvalidDataError, NotFittedError
+from mecold import InvalidDataError, NotFittedError, Recommender
 from mecold.shop import Shop
 from mecold_adapters import NeighbourModel
 from mecold_adapters.cornac import MecoldRecommender, warm_model
@@ -97,7 +99,7 @@ def test_it_is_copied_cloned_and_saved_as_cornacs_models_are(trained, tmp_path):
     expected = trained.score(0, history_items=[3, 1, 4])
     np.testing.assert_array_equal(copy.deepcopy(trained).score(0, history_items=[3, 1, 4]), expected)
     trained.save(str(tmp_path))
-    again = Recommender.load(str(tmp_path / "mecold"))
+    again = CornacModel.load(str(tmp_path / "mecold"))
     np.testing.assert_allclose(again.score(0, history_items=[3, 1, 4]), expected, rtol=1e-5)
     clone = trained.clone({"seed": 5})
     assert clone.seed == 5 and not clone.is_fitted
@@ -105,17 +107,68 @@ def test_it_is_copied_cloned_and_saved_as_cornacs_models_are(trained, tmp_path):
         clone.score(0)
 
 
-@pytest.mark.parametrize("make", [lambda: MF(k=8, max_iter=5, seed=1), lambda: PMF(k=8, max_iter=5, seed=1)])
-def test_vectors_give_the_hosts_scores_up_to_a_constant_per_user(make, ratings):
-    data = Dataset.from_uirt(ratings, seed=1)
-    model = make().fit(data)
+def with_ids(ratings, kind):
+    """The same ratings under other ids: as they are, or as shuffled integers."""
+    if kind == "strings":
+        return ratings, {}
+    rng = np.random.default_rng(0)
+    users, items = (sorted({row[side] for row in ratings}) for side in (0, 1))
+    user, item = (dict(zip(one, rng.permutation(10 * len(one)).tolist(), strict=False)) for one in (users, items))
+    return [(user[u], item[i], *rest) for u, i, *rest in ratings], item
+
+
+@pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
+@pytest.mark.parametrize("make", [MF, PMF, BPR])
+def test_vectors_give_the_hosts_scores(make, kind, ratings):
+    data = Dataset.from_uirt(with_ids(ratings, kind)[0], seed=1)
+    model = make(k=8, max_iter=5, seed=1).fit(data)
+    before = {name: value.copy() for name, value in vars(model).items() if isinstance(value, np.ndarray)}
     warm = warm_model(model)
     users = list(model.uid_map)[:20]
-    ours = warm.scores(users)
     theirs = np.stack([model.score(model.uid_map[user]) for user in users])
-    difference = ours - theirs
+    np.testing.assert_allclose(warm.scores(users), theirs, rtol=1e-4, atol=1e-5)
+    difference = warm_model(model, exact=False).scores(users) - theirs
     np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=2e-4)
     assert list(warm.item_ids) == list(model.iid_map)
+    assert warm.to_factors().item.shape == (len(model.iid_map), 8)  # biases stay behind
+    assert before
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(model, name), value)
+
+
+@pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
+def test_a_hosts_vectors_are_the_collaborative_channel(kind, ratings, shop):
+    """Whatever the ids; items that the host does not know live on their texts."""
+    rows, number = with_ids(ratings, kind)
+    first = rows[0][1]
+    model = MF(k=8, max_iter=5, seed=1).fit(Dataset.from_uirt([row for row in rows if row[1] != first], seed=1))
+    items = shop.items.with_columns(pl.col("item_id").replace_strict(number)) if number else shop.items
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    made = Recommender(rng=0)
+    made.fit_meta(log, items, factors=warm_model(model).to_factors())
+    assert made.info()["channels"]["host"] == 8
+    found = [one.item for one in made.recommend(made.adapt_user([rows[5][1]]), k=10_000)]
+    assert first in found and len(found) == len(items) - 1
+
+
+@pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
+def test_any_ids_short_catalogues_and_strangers(kind, ratings, shop):
+    rows, number = with_ids(ratings, kind)
+    items = shop.items.with_columns(pl.col("item_id").replace_strict(number)) if number else shop.items
+    data = Dataset.from_uirt(rows, seed=1)
+    before = [part.copy() for part in data.uir_tuple]
+    model = MecoldRecommender(items=items).fit(data)
+    user = rows[0][0]
+    found = model.recommend(user, k=-1, remove_seen=True, train_set=data)
+    mine = {row[1] for row in rows if row[0] == user}
+    assert set(found) == set(model.iid_map) - mine
+    late = model.score(0, history_items=[3, len(model.iid_map) + 5])  # Cornac may learn of items after the fit
+    np.testing.assert_array_equal(late, model.score(0, history_items=[3]))
+    with pytest.raises(ScoreException, match="after the fit"):
+        model.score(0, len(model.iid_map) + 5)
+    np.testing.assert_array_equal(model.score(10**6), model.score(10**6, history_items=[]))
+    for part, old in zip(data.uir_tuple, before, strict=True):
+        np.testing.assert_array_equal(part, old)
 
 
 def test_an_item_item_model_is_taken_by_its_matrices(ratings):

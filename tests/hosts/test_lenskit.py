@@ -9,7 +9,8 @@ lenskit = pytest.importorskip("lenskit", reason="LensKit has an environment of i
 
 from lenskit import batch, operations
 from lenskit.basic import PopScorer
-from lenskit.data import Dataset, DatasetBuilder, ItemList, RecQuery, from_interactions_df
+from lenskit.data import Dataset, DatasetBuilder, ItemList, ItemListCollection, RecQuery, from_interactions_df
+from lenskit.metrics import NDCG, RunAnalysis
 from lenskit.pipeline import topn_pipeline
 from lenskit.testing import BasicComponentTests, ScorerTests
 
@@ -86,15 +87,39 @@ def test_cold_users_beat_popularity_in_lenskits_batches(ml_ratings, texts):
         RecQuery(user_id=user, history_items=ItemList(item_ids=part["item_id"], timestamp=part["timestamp"]))
         for user, part in histories.items()
     ]
-    hits = []
+    truth = ItemListCollection(["user_id"])
+    for user in histories:
+        truth.add(ItemList(sorted(later[user])), user_id=user)
+    found = []
     for scorer in (MecoldScorer(items=texts), PopScorer()):
         pipe = topn_pipeline(scorer)
         pipe.train(from_interactions_df(seen))
-        found = batch.recommend(pipe, queries, 10)
-        lists = {key.user_id: set(items.ids().tolist()) for key, items in found}
+        lists = batch.recommend(pipe, queries, 10)
         assert len(lists) == len(queries) > 50
-        hits.append(np.mean([len(lists[user] & later[user]) for user in lists]))
-    assert hits[0] > 1.5 * hits[1]
+        analysis = RunAnalysis()
+        analysis.add_metric(NDCG(n=10))
+        found.append(analysis.measure(lists, truth).list_metrics()["NDCG@10"].mean())
+    assert found[0] > 1.5 * found[1]
+
+
+@pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
+def test_any_ids_short_catalogues_and_strangers(kind, ml_ratings, shop):
+    rng = np.random.default_rng(0)
+    ids = shop.items["item_id"].str.slice(1).cast(pl.Int64).to_list()
+    new = [f"item {one}" for one in ids] if kind == "strings" else rng.permutation(10**6)[: len(ids)].tolist()
+    number = dict(zip(ids, new, strict=True))
+    log = ml_ratings.assign(item_id=ml_ratings["item_id"].map(number))
+    before = log.copy()
+    pipe = topn_pipeline(MecoldScorer())
+    pipe.train(from_interactions_df(log))
+    there = set(log["item_id"])
+    mine = sorted(there)[:3]
+    found = operations.recommend(pipe, RecQuery(user_id=10**9, history_items=ItemList(mine)), 10_000)
+    assert set(found.ids().tolist()) == there - set(mine)
+    nobody = operations.recommend(pipe, RecQuery(user_id=10**9), 5).ids().tolist()
+    ours = pipe.component("scorer").recommender_
+    assert nobody == [one.item for one in ours.recommend(ours.adapt_user([]), 5)]
+    pd.testing.assert_frame_equal(log, before)
 
 
 @pytest.mark.parametrize("unit", ["s", "ns"])

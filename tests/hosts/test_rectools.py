@@ -13,6 +13,7 @@ from rectools.metrics import NDCG
 from rectools.model_selection import LastNSplitter, cross_validate
 from rectools.models import PopularModel, load_model, model_from_config
 
+from mecold import DataWarning
 from mecold.shop import Shop
 from mecold_adapters.rectools import MecoldModel
 
@@ -131,3 +132,26 @@ def test_the_fit_does_not_change_the_data_set(parts, shop):
     before = parts[0].get_raw_interactions()
     MecoldModel(items=shop.items).fit(parts[0])
     pd.testing.assert_frame_equal(before, parts[0].get_raw_interactions())
+
+
+@pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
+def test_any_ids_and_short_catalogues(kind, shop):
+    log, items = shop.interactions, shop.items
+    if kind != "strings":
+        number = dict(zip(items["item_id"], np.random.default_rng(0).permutation(10**6).tolist(), strict=False))
+        log, items = (one.with_columns(pl.col("item_id").replace_strict(number)) for one in (log, items))
+    dataset = Dataset.construct(frame_of(log))
+    made = MecoldModel(items=items).fit(dataset)
+    user = dataset.user_id_map.external_ids[0]
+    found = made.recommend([user], dataset, k=10_000, filter_viewed=True)[Columns.Item].tolist()
+    assert set(found) == set(dataset.item_id_map.external_ids) - set(histories(dataset)[user])
+
+
+def test_targets_that_it_cannot_serve_are_told(model, parts):
+    """A user or an item that no data set has is cold, and is served; an item that came after the fit is not."""
+    late = parts[1]
+    with pytest.warns(DataWarning, match="1 target items came after the fit"):
+        found = model.recommend_to_items(["unheard of", late.item_id_map.external_ids[0]], late, k=5)
+    assert found[Columns.TargetItem].unique().tolist() == [late.item_id_map.external_ids[0]]
+    cold = model.recommend(["nobody at all"], late, k=5, filter_viewed=True, on_unsupported_targets="raise")
+    assert len(cold) == 5
