@@ -45,17 +45,22 @@ def list_adapters(json_: AsJson = False) -> None:
     """
     found = adapters()
     if json_:
-        rows = [asdict(one) | ({"version": one.version} if isinstance(one, Adapter) else {}) for one in found]
+        rows = [
+            asdict(one) | ({"version": one.version, "fits": one.fits} if isinstance(one, Adapter) else {})
+            for one in found
+        ]
         print(json.dumps(rows))  # noqa: T201
         return
-    table = Table("adapter", "host", "tested with", "offers")
+    table = Table("adapter", "host", "supported", "tested with", "offers")
     for one in found:
         if isinstance(one, Broken):
-            table.add_row(escaped(one.name), "[red]does not load[/red]", "", escaped(one.reason))
+            table.add_row(escaped(one.name), "[red]does not load[/red]", "", "", escaped(one.reason))
             continue
         host = "none needed" if not one.host else one.version or f"[yellow]missing[/yellow]: {escaped(one.install)}"
+        if one.fits is False:
+            host += " [yellow](not a supported version)[/yellow]"
         offers = "\n".join(f"{name}: {line}" for name, line in one.offers.items())
-        table.add_row(escaped(one.name), host, escaped(one.tested), escaped(offers))
+        table.add_row(escaped(one.name), host, escaped(one.supported), escaped(one.tested), escaped(offers))
     console.print(table)
 
 

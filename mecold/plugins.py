@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
 GROUP = "mecold.adapters"
 
 
@@ -17,7 +20,7 @@ class Adapter:
         host: the distribution that must be installed; "" where none is needed.
         module: the host's top-level module; "" where none is needed.
         tested: versions of the host that it was tested with, in words.
-        install: how to install the host.
+        supported: versions of the host that it should run with, as pip writes them, such as ">=2,<3"; "" for any.
         offers: what the adapter offers, name -> one line.
     """
 
@@ -25,7 +28,7 @@ class Adapter:
     host: str
     module: str
     tested: str
-    install: str
+    supported: str
     offers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -39,6 +42,19 @@ class Adapter:
             return version(self.host)
         except PackageNotFoundError:  # the module comes from a fork
             return "of another distribution"
+
+    @property
+    def fits(self) -> bool | None:
+        """True if the installed version is a supported one; None where there is none, or its number is not known."""
+        try:
+            return Version(self.version or "") in SpecifierSet(self.supported, prereleases=True)
+        except InvalidVersion:
+            return None
+
+    @property
+    def install(self) -> str:
+        """How to install the host; "" where none is needed."""
+        return f"pip install '{self.host}{self.supported}'" if self.host else ""
 
     def missing(self) -> ImportError:
         """The error to raise where what is needed of the host cannot be imported."""

@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import implicit.cpu.bpr
 import implicit.cpu.lmf
@@ -39,7 +40,7 @@ from mecold_adapters import ColdStartRouter, FactorModel, NeighbourModel, WarmMo
 from mecold_adapters.implicit import LEFT_OUT, MecoldRecommender, warm_model
 from mecold_adapters.router import _rising
 from mecold_adapters.sklearn import MecoldEstimator
-from mecold_adapters.warm import FoldIn
+from mecold_adapters.warm import Factors, FoldIn
 from tests.conftest import SMALL
 
 SDIST = (  # implicit's tests are not in its wheel
@@ -96,7 +97,7 @@ def test_imported_scores_are_the_hosts_own(host, ids, matrix):
     model.fit(user_items, show_progress=False)
     before = {name: pickle.dumps(value) for name, value in vars(model).items() if name not in ("solver", "scorer")}
     warm = warm_model(model, items, users, user_items)
-    assert isinstance(warm, WarmModel)
+    assert isinstance(warm, WarmModel) and isinstance(warm, Factors) != isinstance(warm, NeighbourModel)
     ours, folding = warm.scores(users[:20]), isinstance(warm, FoldIn)
     folded = warm.scores_of([[items[i] for i in user_items[row].indices] for row in range(20)]) if folding else None
     assert before.keys() >= {"K"} or before.keys() >= {"item_factors", "user_factors"}
@@ -112,6 +113,28 @@ def test_imported_scores_are_the_hosts_own(host, ids, matrix):
         assert there.any(1).all()
         np.testing.assert_allclose(np.take_along_axis(mine, ids, 1)[there], scores[there], rtol=1e-4, atol=1e-5)
     assert isinstance(warm, FoldIn) == (not type(model).__name__.startswith(("Bayesian", "Logistic")))
+
+
+class OnAGpu:
+    """implicit's matrices on a GPU, as far as they are read."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to_numpy(self):
+        return self.values
+
+
+def test_factors_on_a_gpu_are_fetched(matrix, als):
+    def folded(users, rows):
+        return OnAGpu(als.recalculate_user(users, rows))
+
+    item, user = (OnAGpu(side) for side in (als.item_factors, als.user_factors))
+    remote = SimpleNamespace(item_factors=item, user_factors=user, recalculate_user=folded)
+    there, here = (warm_model(one, *matrix[1:]) for one in (remote, als))
+    np.testing.assert_array_equal(there.scores(matrix[2][:5]), here.scores(matrix[2][:5]))
+    some = [matrix[1][:3], matrix[1][4:6]]
+    np.testing.assert_allclose(there.scores_of(some), here.scores_of(some), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -540,21 +563,26 @@ class _Point:
 
 
 def test_the_list_says_what_is_missing_and_what_is_broken(monkeypatch):
-    ghost = plugins.Adapter("ghost", "ghost", "ghost_of_a_module", "ghost 1", "pip install ghost", {"Boo": "says boo"})
+    ghost = plugins.Adapter("ghost", "ghost", "ghost_of_a_module", "ghost 1", ">=1", {"Boo": "says boo"})
     points = [_Point("ghost", ghost), _Point("bad", RuntimeError("went wrong")), _Point("odd", 3)]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)  # not importlib's own: others read that
     found = plugins.adapters()
     assert [one.name for one in found] == ["bad", "ghost", "odd"]
-    assert found[1].version is None and "pip install ghost" in str(found[1].missing())
+    assert found[1].version is None and "pip install 'ghost>=1'" in str(found[1].missing())
+    old = replace(ghost, name="old", host="implicit", module="implicit", supported=">=99")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [*points, _Point("old", old)])
+    assert [old.fits, replace(old, supported=">=0.7").fits, ghost.fits] == [False, True, None]
+    assert "lacks what the adapter needs" in str(old.missing())
     shown = CliRunner().invoke(app, ["adapters"], env={"COLUMNS": "200"}).output
-    assert "went wrong" in shown and "missing" in shown and "pip install ghost" in shown
+    assert "went wrong" in shown and "missing" in shown and "pip install 'ghost>=1'" in shown
+    assert "not a supported version" in shown
 
 
 def test_the_built_in_adapters_are_registered():
     rows = json.loads(CliRunner().invoke(app, ["adapters", "--json"]).output)
     by_name = {row["name"]: row for row in rows}
     assert {"factors", "implicit", "sklearn"} <= set(by_name)
-    assert by_name["implicit"]["version"] == metadata.version("implicit")
+    assert by_name["implicit"]["version"] == metadata.version("implicit") and by_name["implicit"]["fits"]
 
 
 def test_listing_imports_no_host():

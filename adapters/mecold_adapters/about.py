@@ -11,23 +11,23 @@ FACTORS = Adapter(
     },
 )  # fmt: skip
 IMPLICIT = Adapter(
-    "implicit", "implicit", "implicit", "implicit 0.7.3", "pip install 'implicit>=0.7.2,<0.8'",
+    "implicit", "implicit", "implicit", "implicit 0.7.3", ">=0.7.2,<0.8",
     {"warm_model": "factors and scores of ALS, BPR, LMF and item-item models", "MecoldRecommender": "mecold as a model"},
 )  # fmt: skip
 SKLEARN = Adapter(
-    "sklearn", "scikit-learn", "sklearn", "scikit-learn 1.9", "pip install 'scikit-learn>=1.5'",
+    "sklearn", "scikit-learn", "sklearn", "scikit-learn 1.9", ">=1.5",
     {"MecoldEstimator": "mecold as an estimator, for grid searches over GroupKFold users"},
 )  # fmt: skip
 LENSKIT = Adapter(
-    "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1 and 2026.4.0", "pip install 'lenskit>=2025.8,<2027'",
+    "lenskit", "lenskit", "lenskit", "LensKit 2025.8.1 and 2026.4.0", ">=2025.8,<2027",
     {"MecoldScorer": "a scorer component that answers unseen users from the query's history"},
 )  # fmt: skip
 RECTOOLS = Adapter(
-    "rectools", "RecTools", "rectools", "RecTools 0.19", "pip install 'rectools>=0.19,<0.20'",
+    "rectools", "RecTools", "rectools", "RecTools 0.19", ">=0.19,<0.20",
     {"MecoldModel": "mecold as a model: users with interactions in the data set are hot, fitted on or not"},
 )  # fmt: skip
 CORNAC = Adapter(
-    "cornac", "cornac", "cornac", "Cornac 3.0.1", "pip install 'cornac>=3,<4'",
+    "cornac", "cornac", "cornac", "Cornac 3.0.1", ">=3,<4",
     {
         "warm_model": "factors and scores of models with ANNMixin and the inner product (tested: MF, PMF, BPR)",
         "MecoldRecommender": "mecold as a NextItemRecommender and as a Recommender in cornac.Experiment",

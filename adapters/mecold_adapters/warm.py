@@ -44,6 +44,27 @@ class WarmModel(Protocol):
 
 
 @runtime_checkable
+class Factors(WarmModel, Protocol):
+    """A warm model that has vectors."""
+
+    @property
+    def item_factors(self) -> np.ndarray:
+        """Shape `(items, rank)`, in the order of `item_ids`."""
+        ...
+
+    @property
+    def user_factors(self) -> np.ndarray | None:
+        """Shape `(users, rank)`, in the order of `user_ids`; no rows where only items are at hand."""
+        ...
+
+    def to_factors(
+        self, unseen_users: Sequence[ItemId] = (), *, among: Collection[ItemId] | None = None
+    ) -> ItemFactors:
+        """What mecold takes of them, see `FactorModel.to_factors`."""
+        ...
+
+
+@runtime_checkable
 class FoldIn(WarmModel, Protocol):
     """A warm model that can score users it was not fitted on."""
 
