@@ -109,7 +109,7 @@ class ItemFactors:
             raise InvalidDataError(f"{len(rows) - len(np.unique(rows)):,} item ids stand twice in the factors.")
         full = np.zeros((2, len(catalog.ids), item.shape[1]), np.float32)
         full[0, rows], full[1, rows] = support, item
-        return _balanced(FactorPair(torch.from_numpy(full[0]), torch.from_numpy(full[1])))
+        return _balanced(_ordered(FactorPair(torch.from_numpy(full[0]), torch.from_numpy(full[1]))))
 
 
 def _fold_in(item: Float32[np.ndarray, "items rank"]) -> Float32[np.ndarray, "items rank"]:
@@ -219,6 +219,16 @@ def _spread(pair: FactorPair, rows: Int64[np.ndarray, " fitted"], n_items: int) 
     full = pair.item.new_zeros(2, n_items, pair.rank)
     full[:, torch.from_numpy(rows).to(full.device)] = torch.stack([pair.support, pair.item])
     return FactorPair(full[0], full[1])
+
+
+def _ordered(pair: FactorPair) -> FactorPair:
+    """The same scores, the columns in order of how much they add to them, as fitted channels have them."""
+    (left, over), (right, under) = (torch.linalg.qr(side.double()) for side in (pair.support, pair.item))
+    turn, sizes, turned = torch.linalg.svd(over @ under.T)
+    sides = (left @ turn * sizes.sqrt(), right @ turned.T * sizes.sqrt())
+    there = ((pair.support != 0) | (pair.item != 0)).any(1, keepdim=True)
+    support, item = (torch.where(there, side.float(), 0.0) for side in sides)
+    return FactorPair(support, item)
 
 
 def _balanced(pair: FactorPair) -> FactorPair:

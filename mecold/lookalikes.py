@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 NEAREST = 20
-SHARPNESS = 20.0  # a neighbour's weight is exp(SHARPNESS * cosine)
+SHARPNESS = 6.0  # a neighbour's weight is exp(SHARPNESS * cosine)
 TRUST = 20.0  # users at which a neighbour's own vector counts half
 _PAIRS_AT_ONCE = 1 << 25  # 128 MB of cosines
 

@@ -142,16 +142,12 @@ def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shel
 
 def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
     """New items, which nobody has touched: text, what their lookalikes on the shelf have, and empty neighbour lists."""
-    layout, tower, there = model.head.layout, model.tower, shelf.space
-    text = layout.slices[-3]
-    own, factors = tower.text(vectors), slice(0, text.start)
+    tower, there = model.tower, shelf.space
+    own = tower.text(vectors)
     usable = ~(there.cold | shelf.dead)
-    alike = Lookalikes.find(own, there.item[:, text], usable)
+    alike = Lookalikes.find(own, there.item[:, tower.layout.text], usable)
     counts = torch.where(usable, tower.counts(there.popularity), 0.0)
-    widths = dict(zip(layout.names[:-3], layout.widths[:-3], strict=True))
-    sides, items, last = tower.stand_ins(alike, there.support[:, factors], there.item[:, factors], counts, widths)
-    support = torch.cat([sides, own, torch.zeros_like(last)], dim=1)
-    item = torch.cat([items, tower.cold_gain[-3] * own, last], dim=1)
+    support, item = tower.newcomers(own, alike, there.support, there.item, counts)
     near = Neighbours.none(len(own), there.near.rows.shape[1], own)
     return ItemSpace(support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool))
 
@@ -159,7 +155,7 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
     """Rows of a space whose texts changed: what their interactions say stays, what was guessed from the text is new."""
     at = torch.as_tensor(np.asarray(rows), device=old.item.device)
-    text, cold = layout.slices[-3], old.cold[at]
+    text, cold = layout.text, old.cold[at]
     support, item = old.support[at].clone(), old.item[at].clone()
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
     support[cold], item[cold] = fresh.support[cold], fresh.item[cold]

@@ -32,7 +32,7 @@ from mecold.shelf import Shelf
 from mecold.tower import ItemSpace, ItemTower, Layout
 from mecold.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
         "format": FORMAT,
         "mecold": __version__,
         "encoder": model.encoder,
-        "layout": {"names": layout.names, "widths": layout.widths},
+        "layout": {"names": layout.names, "widths": layout.widths, "alike": layout.alike},
         "text_dim": len(model.tower.center),
         **settings,
         "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
@@ -212,8 +212,8 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         text_rank=settings["text_rank"],
         liked_from=settings["liked_from"],
     )
-    layout = Layout(tuple(config["layout"]["names"]), tuple(config["layout"]["widths"]))
-    tower, head = ItemTower(config["text_dim"], layout.widths[-3], len(layout.names)), PreferenceHead(layout, meta.head)
+    layout = Layout(tuple(config["layout"]["names"]), tuple(config["layout"]["widths"]), config["layout"]["alike"])
+    tower, head = ItemTower(config["text_dim"], layout), PreferenceHead(layout, meta.head)
     for name, module in (("tower.", tower), ("head.", head)):
         module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)})
         module.requires_grad_(requires_grad=False).eval()

@@ -1,10 +1,12 @@
 """Item tower: text vectors, factors and counts become item vectors; and the space they form.
 
 An item vector is the concatenation of channels: factor channels first (symmetric, directed, or a host's), then text,
-then popularity. Each channel has a support side (what an item says about its user) and an item side (what the item is
-found by). The text channel is tied; newness and popularity have an item side only. A cold item lives on its text: beside its text
-channel it has the mean factors and the mean popularity of the items with texts like its own. Beside the vectors stand the
-neighbour lists.
+newness and popularity. Each channel has a support side (what an item says about its user) and an item side (what the item
+is found by); newness and popularity have an item side only. An item that nobody has touched lives on its text: of its
+lookalikes, the items with texts like its own, it has the mean factors and the mean popularity. The head reads factors
+with a fade, for what users want next; what new items they will like does not fade (bench/LEDGER.md), and so the unfaded text
+channel ends in the leading columns of the first factors: on the support side of all items, on the item side of new ones
+only. Beside the vectors stand the neighbour lists.
 """
 
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+import mecold.trend as trend
 from mecold.factors import FactorPair
 from mecold.lookalikes import Lookalikes
 from mecold.neighbours import Neighbours
@@ -22,15 +25,30 @@ from mecold.neighbours import Neighbours
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
 LEAST_VARIANCE = 1e-6  # of a direction of the texts, as a share of the largest
 LEAST_SPREAD = 0.1  # of log counts: where all items are equally popular, chance differences stay small
+ALIKE = 64  # leading columns of the first factors that a new item has of its lookalikes in the text channel too
 FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels in order and their widths; the last three are always text, newness and popularity."""
+    """Channels in order and their widths; the last three are always text, newness and popularity.
+
+    Args:
+        names: of the channels.
+        widths: of the channels.
+        alike: how many columns at the end of the text channel hold what a new item has of its lookalikes.
+    """
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
+    alike: int
+
+    @classmethod
+    def of(cls, factors: Mapping[str, int], text: int) -> "Layout":
+        """The channels of a space: the factors' by name with their widths, and a text channel for texts of some width."""
+        first = next(iter(factors), trend.CHANNEL)
+        alike = 0 if first == trend.CHANNEL else min(ALIKE, factors[first])
+        return cls((*factors, "text", NEW, "popularity"), (*factors.values(), text + alike, 1, 1), alike)
 
     @property
     def dim(self) -> int:
@@ -42,6 +60,23 @@ class Layout:
         """Where each channel lies in a vector."""
         ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
         return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """Names and widths of the channels before the text."""
+        return dict(zip(self.names[:-3], self.widths[:-3], strict=True))
+
+    @property
+    def text(self) -> slice:
+        """Where the texts themselves lie."""
+        start = sum(self.widths[:-3])
+        return slice(start, start + self.widths[-3] - self.alike)
+
+    @property
+    def parts(self) -> list[slice]:
+        """As `slices`, but the two parts of the text channel apart: what has a gain of its own in new items."""
+        *factors, text, newness, popularity = self.slices
+        return [*factors, self.text, slice(self.text.stop, text.stop), newness, popularity]
 
     def expand(self, per_channel: Float[Tensor, "*any channels"]) -> Float[Tensor, "*any dim"]:
         """A value per channel, repeated over the channel's dimensions."""
@@ -123,8 +158,7 @@ class ItemTower(nn.Module):
 
     Args:
         text_dim: width of the encoder's vectors.
-        rank: width of the text channel.
-        channels: number of channels of the item space, the last three among them.
+        layout: channels of the item space.
     """
 
     center: Tensor
@@ -132,12 +166,13 @@ class ItemTower(nn.Module):
     popular_scale: Tensor
     cold_gain: Tensor
 
-    def __init__(self, text_dim: int, rank: int, channels: int) -> None:
+    def __init__(self, text_dim: int, layout: Layout) -> None:
         super().__init__()
+        self.layout = layout
         self.register_buffer("center", torch.zeros(text_dim))
-        self.register_buffer("project", torch.zeros(text_dim, rank))
+        self.register_buffer("project", torch.zeros(text_dim, layout.text.stop - layout.text.start))
         self.register_buffer("popular_scale", torch.tensor([0.0, 1.0]))
-        self.register_buffer("cold_gain", torch.ones(channels))  # calibrated on the ranking, after training
+        self.register_buffer("cold_gain", torch.ones(len(layout.parts)))  # calibrated on the ranking, after training
 
     @torch.no_grad()
     def start_from(self, vectors: Float[Tensor, "items text_dim"], counts: Float[Tensor, " items"]) -> None:
@@ -170,45 +205,49 @@ class ItemTower(nn.Module):
         """The counts that `popularity` was made of."""
         return torch.expm1(popularity * self.popular_scale[1] + self.popular_scale[0])
 
-    def stand_ins(
+    def newcomers(
         self,
+        text: Float[Tensor, "some rank"],
         alike: Lookalikes,
-        support: Float[Tensor, "items width"],
-        item: Float[Tensor, "items width"],
+        support: Float[Tensor, "items dim"],
+        item: Float[Tensor, "items dim"],
         counts: Float[Tensor, " items"],
-        widths: Mapping[str, int],
-    ) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some width"], Float[Tensor, "some 2"]]:
-        """Both sides of the factors, newness and popularity of items that nobody has touched: what their lookalikes have.
+    ) -> tuple[Float[Tensor, "some dim"], Float[Tensor, "some dim"]]:
+        """Both sides of items that nobody has touched: their texts, and of the rest what their lookalikes have.
 
         The item side of a factor fitted on counts grows with the root of an item's count: it is averaged per root, so
-        that directions count and not fame, and scaled back. Each channel of the item side then has its calibrated gain.
+        that directions count and not fame, and scaled back. Each part of the item side then has its calibrated gain.
         A channel is averaged over the lookalikes that have it. An item without a lookalike is not recommended as new,
         and has the popularity of one that nobody wants.
 
         Args:
+            text: their text vectors, from `text`.
             alike: lookalikes of these items.
-            support: support sides of the factor channels, all items.
-            item: item sides of the factor channels, all items.
+            support: support sides of all items.
+            item: item sides of all items.
             counts: users per item; 0 for items that must not stand in.
-            widths: names and widths of the factor channels.
         """
         root = (counts + 1).sqrt()[:, None]
         popularity = alike.mean(
             torch.cat([torch.ones_like(root), root, self.popularity(counts)[:, None]], dim=1), counts
         )
         known, size, guess = popularity[:, :1] > 0, popularity[:, 1:2], popularity[:, 2:]
-        sides, items, start = [support[:0].new_zeros(len(known), 0)], [item[:0].new_zeros(len(known), 0)], 0
-        for (name, width), gain in zip(widths.items(), self.cold_gain[:-3], strict=True):
-            part = slice(start, start + width)
+        sides, items = [support[:0].new_zeros(len(known), 0)], [item[:0].new_zeros(len(known), 0)]
+        for name, part in zip(self.layout.factors, self.layout.slices, strict=False):
             has = ((support[:, part] != 0) | (item[:, part] != 0)).any(1)
             scale = root if name in FITTED else torch.ones_like(root)
-            mean = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has)
-            sides.append(mean[:, :width])
-            items.append(mean[:, width:] * gain * (size if name in FITTED else 1.0))
-            start += width
+            side, found = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has).chunk(2, 1)
+            sides.append(side)
+            items.append(found * (size if name in FITTED else 1.0))
+        factors, found = torch.cat(sides, dim=1), torch.cat(items, dim=1)
+        support, item = (torch.cat([part, text, part[:, : self.layout.alike]], dim=1) for part in (factors, found))
         guess = torch.minimum(guess, guess * self.cold_gain[-1])  # a guess must not outbid a count
         guess = torch.where(known, guess, self.popularity(torch.zeros_like(guess[:, 0]))[:, None])
-        return torch.cat(sides, dim=1), torch.cat(items, dim=1), torch.cat([known.to(guess.dtype), guess], dim=1)
+        parts = [item[:, part] * gain for part, gain in zip(self.layout.parts[:-2], self.cold_gain, strict=False)]
+        return (
+            torch.cat([support, guess.new_zeros(len(guess), 2)], dim=1),
+            torch.cat([*parts, known.to(guess.dtype), guess], dim=1),
+        )
 
     @torch.no_grad()
     def space(
@@ -233,21 +272,13 @@ class ItemTower(nn.Module):
         support, item = (
             torch.cat([getattr(pair, side) for pair in pairs.values()] + [nothing], 1) for side in ("support", "item")
         )
+        read = support[:, : self.layout.alike]
+        support = torch.cat([support, text, read, counts.new_zeros(len(counts), 2)], dim=1)
         last = torch.stack([torch.zeros_like(counts), self.popularity(counts)], dim=1)
+        item = torch.cat([item, text, torch.zeros_like(read), last], dim=1)
         if cold.any():
             rows = cold.nonzero()[:, 0]
             alike = Lookalikes.find(text[rows], text, ~cold)
-            widths = {name: pair.rank for name, pair in pairs.items()}
-            found = self.stand_ins(alike, support, item, torch.where(cold, 0.0, counts), widths)
-            support, item, last = (
-                old.index_copy(0, rows, new) for old, new in zip((support, item, last), found, strict=True)
-            )
-        own = torch.where(cold, self.cold_gain[-3], 1.0)[:, None] * text
-        item = torch.cat([item, own, last], dim=1)
-        support = torch.cat([support, text, torch.zeros_like(last)], dim=1)
+            found = self.newcomers(text[rows], alike, support, item, torch.where(cold, 0.0, counts))
+            support, item = (old.index_copy(0, rows, new) for old, new in zip((support, item), found, strict=True))
         return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold)
-
-    def layout(self, pairs: Mapping[str, FactorPair]) -> Layout:
-        """The channels of the spaces this tower makes."""
-        widths = tuple(pair.rank for pair in pairs.values())
-        return Layout((*pairs, "text", NEW, "popularity"), (*widths, self.project.shape[1], 1, 1))

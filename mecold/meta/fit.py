@@ -20,7 +20,7 @@ from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import labels_of, opening
 from mecold.meta.report import FitReport, Tracker
 from mecold.meta.train import split_learners, train
-from mecold.tower import ItemSpace, ItemTower
+from mecold.tower import ItemSpace, ItemTower, Layout
 
 LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 
@@ -66,11 +66,12 @@ def fit(
     eligible = _eligible(log, labels, config, factors, report)
     views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.pair(catalog))
     device = vectors.device
-    tower = ItemTower(vectors.shape[1], min(config.text_rank, vectors.shape[1]), len(views.whole.pairs) + 3)
+    widths = {name: pair.rank for name, pair in views.whole.pairs.items()}
+    tower = ItemTower(vectors.shape[1], Layout.of(widths, min(config.text_rank, vectors.shape[1])))
     tower.start_from(vectors.cpu(), views.whole.counts.cpu())
     tower.to(device)
     spaces = [view.space(tower) for view in views.folds]
-    head = PreferenceHead(tower.layout(views.whole.pairs), config.head)
+    head = PreferenceHead(tower.layout, config.head)
     head.centres.copy_(views.centres)
     head.persistence.fill_(views.persistence)
     head.to(device)
