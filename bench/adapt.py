@@ -18,7 +18,7 @@ from mecold.shelf import Shelf
 from mecold.support import history, pad
 from mecold.tower import ItemTower, Layout
 
-LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1))
+LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1), 16)
 
 
 def recommender_of(items: int) -> Recommender:
@@ -27,7 +27,7 @@ def recommender_of(items: int) -> Recommender:
     made = Recommender(PrecomputedEncoder.of(["x"], torch.ones(1, 62).numpy()))
     ids = pl.Series([f"item {row}" for row in range(items)])
     made._state = (
-        Model(ItemTower(62, 62, 5), head, "none", ""),
+        Model(ItemTower(62, LAYOUT), head, "none", ""),
         Shelf.of(Catalog.of(ids, [""] * items), space, "auto"),
     )
     return made

@@ -16,7 +16,7 @@ from mecold.index import ExactIndex, FaissIndex
 from mecold.support import history, pad
 from mecold.tower import Layout
 
-LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1))
+LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1), 16)
 K, SHOTS = 10, 10
 
 

@@ -403,7 +403,7 @@ class Recommender:
             "cold_items": int((shelf.space.cold & ~shelf.dead).sum()),
             "item_ids": shelf.catalog.kind,
             "dim": layout.dim,
-            "channels": dict(zip(layout.names, layout.widths, strict=True)),
+            "channels": {name: part.stop - part.start for name, part in layout.parts.items()},
             "neighbours": shelf.space.near.rows.shape[1],
             "inner": model.head.config.inner,
             "index": self._kind,

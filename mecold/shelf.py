@@ -145,7 +145,7 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
     tower, there = model.tower, shelf.space
     own = tower.text(vectors)
     usable = ~(there.cold | shelf.dead)
-    alike = Lookalikes.find(own, there.item[:, tower.layout.text], usable)
+    alike = Lookalikes.find(own, there.item[:, tower.layout.parts["text"]], usable)
     counts = torch.where(usable, tower.counts(there.popularity), 0.0)
     support, item = tower.newcomers(own, alike, there.support, there.item, counts)
     near = Neighbours.none(len(own), there.near.rows.shape[1], own)
@@ -155,7 +155,7 @@ def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim
 def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
     """Rows of a space whose texts changed: what their interactions say stays, what was guessed from the text is new."""
     at = torch.as_tensor(np.asarray(rows), device=old.item.device)
-    text, cold = layout.text, old.cold[at]
+    text, cold = layout.parts["text"], old.cold[at]
     support, item = old.support[at].clone(), old.item[at].clone()
     support[:, text], item[:, text] = fresh.support[:, text], fresh.item[:, text]
     support[cold], item[cold] = fresh.support[cold], fresh.item[cold]

@@ -9,8 +9,9 @@ channel ends in the leading columns of the first factors: on the support side of
 only. Beside the vectors stand the neighbour lists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,8 +59,7 @@ class Layout:
     @property
     def slices(self) -> list[slice]:
         """Where each channel lies in a vector."""
-        ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
-        return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
+        return _side_by_side(self.widths)
 
     @property
     def factors(self) -> dict[str, int]:
@@ -67,21 +67,21 @@ class Layout:
         return dict(zip(self.names[:-3], self.widths[:-3], strict=True))
 
     @property
-    def text(self) -> slice:
-        """Where the texts themselves lie."""
-        start = sum(self.widths[:-3])
-        return slice(start, start + self.widths[-3] - self.alike)
-
-    @property
-    def parts(self) -> list[slice]:
-        """As `slices`, but the two parts of the text channel apart: what has a gain of its own in new items."""
-        *factors, text, newness, popularity = self.slices
-        return [*factors, self.text, slice(self.text.stop, text.stop), newness, popularity]
+    def parts(self) -> dict[str, slice]:
+        """The channels by name and where they lie, the two parts of the text channel apart."""
+        *factors, text, newness, popularity = self.widths
+        places = _side_by_side((*factors, text - self.alike, self.alike, newness, popularity))
+        return dict(zip((*self.names[:-2], "alike", *self.names[-2:]), places, strict=True))
 
     def expand(self, per_channel: Float[Tensor, "*any channels"]) -> Float[Tensor, "*any dim"]:
         """A value per channel, repeated over the channel's dimensions."""
         widths = torch.tensor(self.widths, device=per_channel.device)
         return torch.repeat_interleave(per_channel, widths, dim=-1, output_size=self.dim)
+
+
+def _side_by_side(widths: Sequence[int]) -> list[slice]:
+    ends = list(accumulate(widths))
+    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class ItemTower(nn.Module):
         super().__init__()
         self.layout = layout
         self.register_buffer("center", torch.zeros(text_dim))
-        self.register_buffer("project", torch.zeros(text_dim, layout.text.stop - layout.text.start))
+        self.register_buffer("project", torch.zeros(text_dim, layout.widths[-3] - layout.alike))
         self.register_buffer("popular_scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("cold_gain", torch.ones(len(layout.parts)))  # calibrated on the ranking, after training
 
@@ -243,10 +243,11 @@ class ItemTower(nn.Module):
         support, item = (torch.cat([part, text, part[:, : self.layout.alike]], dim=1) for part in (factors, found))
         guess = torch.minimum(guess, guess * self.cold_gain[-1])  # a guess must not outbid a count
         guess = torch.where(known, guess, self.popularity(torch.zeros_like(guess[:, 0]))[:, None])
-        parts = [item[:, part] * gain for part, gain in zip(self.layout.parts[:-2], self.cold_gain, strict=False)]
+        *parts, _, _ = self.layout.parts.values()
+        gained = [item[:, part] * gain for part, gain in zip(parts, self.cold_gain, strict=False)]
         return (
             torch.cat([support, guess.new_zeros(len(guess), 2)], dim=1),
-            torch.cat([*parts, known.to(guess.dtype), guess], dim=1),
+            torch.cat([*gained, known.to(guess.dtype), guess], dim=1),
         )
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from mecold.meta.cold import Full, cold_episodes, newness_of
 from mecold.meta.episodes import Opening
 from mecold.neighbours import Neighbours
 from mecold.shelf import cold_rows
-from mecold.tower import ItemTower
+from mecold.tower import ItemTower, Layout
 from tests.conftest import SMALL
 
 
@@ -64,7 +64,7 @@ def small_tower():
         for name in ("symmetric", "trend")
     }
     pairs["symmetric"].item[6] = pairs["symmetric"].support[6] = 0.0
-    tower = ItemTower(3, 3, 5)
+    tower = ItemTower(3, Layout.of({"symmetric": 4, "trend": 4}, 3))
     tower.start_from(vectors, counts)
     lists = Neighbours(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
     return tower, pairs, lists, vectors, counts
@@ -72,7 +72,7 @@ def small_tower():
 
 def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
     tower, pairs, lists, vectors, counts = small_tower()
-    tower.cold_gain.copy_(torch.tensor([2.0, 1.5, 3.0, 1.0, 0.5]))
+    tower.cold_gain.copy_(torch.tensor([2.0, 1.5, 3.0, 0.7, 1.0, 0.5]))
 
     with torch.no_grad():
         space = tower.space(pairs, lists, vectors, counts)
@@ -83,9 +83,12 @@ def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
     torch.testing.assert_close(space.item[0, :4], 2 * pairs["symmetric"].item[5], **close)
     torch.testing.assert_close(space.item[0, 4:8], 1.5 * pairs["trend"].item[5], **close)
     torch.testing.assert_close(space.item[0, 8:11], 3 * tower.text(vectors)[5])
+    torch.testing.assert_close(space.item[0, 11:15], 0.7 * pairs["symmetric"].item[5], **close)
+    torch.testing.assert_close(space.support[:, 11:15], space.support[:, :4])  # every user is read unfaded,
+    assert not space.item[2:, 11:15].any()  # and nothing but new items is found by it
     twin = float(tower.popularity(counts)[5])
     assert float(space.popularity[0]) == pytest.approx(min(twin, 0.5 * twin), abs=0.02)
-    assert not space.item[1, :11].any()  # without a text there is no lookalike
+    assert not space.item[1, :15].any()  # without a text there is no lookalike
     assert float(space.popularity[1]) == float(tower.popularity(torch.zeros(1))[0])
     assert space.item[:, -2].tolist() == [1.0] + 29 * [0.0]
     assert space.cold.nonzero()[:, 0].tolist() == [0, 1]

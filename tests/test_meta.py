@@ -23,7 +23,7 @@ from mecold.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
 from mecold.neighbours import fit_neighbours
 from mecold.shop import make_shop
 from mecold.support import history, pad
-from mecold.tower import ItemTower
+from mecold.tower import ItemTower, Layout
 from tests import reference
 from tests.conftest import SMALL, word_vectors
 
@@ -151,7 +151,7 @@ def world(n_items=200):
     stats = moments_of(histories, n_items, replace(CONFIG, l2=20.0))
     pairs = fit_pairs(stats, np.arange(n_items), CONFIG, torch.Generator().manual_seed(0), CPU)
     vectors = torch.randn(n_items, 16)
-    tower = ItemTower(16, 8, 5)
+    tower = ItemTower(16, Layout.of({name: pair.rank for name, pair in pairs.items()}, 8))
     counts = torch.from_numpy(stats.counts)
     tower.start_from(vectors, counts)
     support = pad([history(h[:5]) for h in histories])
@@ -160,12 +160,12 @@ def world(n_items=200):
 
     episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
     near = fit_neighbours(stats.common, stats.counts, 20)
-    return tower, tower.space(pairs, near, vectors, counts), pairs, counts, episodes
+    return tower, tower.space(pairs, near, vectors, counts), counts, episodes
 
 
 def test_the_sampled_softmax_approaches_the_full_one():
-    tower, space, pairs, counts, episodes = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, counts, episodes = world()
+    head = PreferenceHead(tower.layout)
     full = episode_loss(head, space, episodes, counts, TrainConfig(focus=0.0), torch.Generator().manual_seed(0))
     config = TrainConfig(focus=0.0, full_softmax_items=10, negatives=200_000)
     sampled = episode_loss(head, space, episodes, counts, config, torch.Generator().manual_seed(0))
@@ -175,8 +175,8 @@ def test_the_sampled_softmax_approaches_the_full_one():
 
 
 def test_every_parameter_of_the_head_is_learned():
-    tower, space, pairs, counts, episodes = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, counts, episodes = world()
+    head = PreferenceHead(tower.layout)
     episode_loss(head, space, episodes, counts, TrainConfig(), torch.Generator().manual_seed(0)).backward()
     used = {name for name, value in head.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
     assert used == {name for name, _ in head.named_parameters()} == {"prior", "tied", "fade", "rarity"}
@@ -188,7 +188,7 @@ def test_the_text_channel_is_half_way_to_whitening():
     turn = torch.linalg.qr(torch.from_numpy(rng.normal(size=(4, 4)).astype(np.float32)))[0]
     vectors = torch.from_numpy(rng.normal(size=(4000, 4)).astype(np.float32)) * scales @ turn.T + 3.0
     vectors[7] = 0.0
-    tower = ItemTower(4, 4, 3)
+    tower = ItemTower(4, Layout.of({}, 4))
     tower.start_from(vectors, torch.ones(4000))
     projected = (vectors[8:] - tower.center) @ tower.project
     deviation = projected.std(0)
@@ -200,8 +200,8 @@ def test_the_text_channel_is_half_way_to_whitening():
 
 
 def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
-    tower, space, pairs, _, _ = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, _, _ = world()
+    head = PreferenceHead(tower.layout)
     with torch.no_grad():
         head.tied += 0.3
         head.step += torch.linspace(-0.2, 0.2, head.step.numel()).reshape(head.step.shape)
@@ -264,8 +264,8 @@ def test_calibration_finds_that_different_channels_tell_of_different_users():
 
 
 def test_the_head_ranks_as_calibration_judged_it():
-    tower, space, pairs, _, episodes = world(60)  # so few that all are candidates
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, _, episodes = world(60)  # so few that all are candidates
+    head = PreferenceHead(tower.layout)
     rng, knot = torch.Generator().manual_seed(1), KNOTS.index(5)
     with torch.no_grad():
         found = _candidates(head, space, episodes, head.coefficients())
@@ -283,8 +283,8 @@ def test_the_head_ranks_as_calibration_judged_it():
 
 
 def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_head_alone():
-    tower, space, pairs, _, episodes = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, _, episodes = world()
+    head = PreferenceHead(tower.layout)
     rows = torch.cat([episodes.support.rows, episodes.query], dim=1)
     labels = torch.ones_like(rows, dtype=torch.float32)
     labels[:, 1:] = -1.0
@@ -297,13 +297,13 @@ def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_head
 
 
 def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
-    tower, space, pairs, _, _ = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, _, _ = world()
+    head = PreferenceHead(tower.layout)
     rows = [3, 8, 21, 40]
     mixed = history(rows[::-1], [-1.0, 1.0, 0.5, 1.0])
     found = head.evidence(space, pad([history(rows), mixed, history([7, 7]), history([])]))
     expected = [float(space.popularity[rows].mean())]
-    for name, part in zip(head.layout.names, head.layout.slices, strict=True):
+    for name, part in head.layout.parts.items():
         if name in ("symmetric", "directed", "text"):
             unit = [space.support[row, part] / space.support[row, part].norm() for row in rows]
             expected.append(float(sum(unit).norm() / 4))
@@ -311,13 +311,13 @@ def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_wa
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
     assert not found[3].any()
-    plain = PreferenceHead(tower.layout(pairs), HeadConfig(inner=False))
+    plain = PreferenceHead(tower.layout, HeadConfig(inner=False))
     assert plain.evidence(space, pad([history(rows)])).shape == (1, 0)
 
 
 def test_the_prior_reads_both_sides_of_fitted_factors_and_the_newest_twenty_items_only():
-    tower, space, pairs, _, _ = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, space, _, _ = world()
+    head = PreferenceHead(tower.layout)
     part = head.layout.slices[0]
     assert head.layout.names[head.fitted[0]] == "symmetric"
     with torch.no_grad():
@@ -337,8 +337,8 @@ def test_the_prior_reads_both_sides_of_fitted_factors_and_the_newest_twenty_item
 
 
 def test_parameters_between_two_knots_are_interpolated():
-    tower, _, pairs, _, _ = world()
-    head = PreferenceHead(tower.layout(pairs))
+    tower, _, _, _ = world()
+    head = PreferenceHead(tower.layout)
     with torch.no_grad():
         head.gain[:, 0] = torch.arange(len(KNOTS), dtype=torch.float32)
     table = head.coefficients().gain[:, 0]
@@ -402,7 +402,7 @@ def test_a_host_s_factors_take_the_place_of_the_symmetric_channel(shop, encoder)
     factors = ItemFactors(ids, rng.normal(size=(250, 8)), unseen_users=users[:200])
     recommender = Recommender(encoder, config=SMALL, rng=0)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=factors)
-    assert list(recommender.info()["channels"]) == ["host", "directed", "trend", "text", "new", "popularity"]
+    assert list(recommender.info()["channels"]) == ["host", "directed", "trend", "text", "alike", "new", "popularity"]
     assert not any("unseen_users" in note for note in report.notes)
     report = recommender.fit_meta(shop.interactions, shop.items, factors=replace(factors, unseen_users=()))
     assert any("unseen_users" in note for note in report.notes)
@@ -499,7 +499,7 @@ def test_a_threshold_without_ratings_is_refused(shop, fit):
 
 
 def test_equal_popularity_stays_small_in_a_fold_that_lacks_users():
-    tower = ItemTower(4, 2, 4)
+    tower = ItemTower(4, Layout.of({}, 2))
     tower.start_from(torch.eye(4), torch.full((4,), 24.0))
     assert tower.popularity(torch.tensor([13.0, 19.0, 24.0, 24.0])).abs().max() < 10
 

@@ -190,7 +190,7 @@ def _calibrate_newness(
 def _among(head: PreferenceHead, query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Candidates:
     """All new items as candidates, with their scores by channel, for the users who liked one."""
     items = space.item[new]
-    blocks = torch.stack([query.vector[:, part] @ items[:, part].T for part in head.layout.parts], dim=1)
+    blocks = torch.stack([query.vector[:, part] @ items[:, part].T for part in head.layout.parts.values()], dim=1)
     relevant = torch.zeros(len(episodes), len(new), dtype=torch.bool, device=new.device)
     users, places = torch.nonzero(episodes.new, as_tuple=True)
     relevant[users, episodes.items[users, places]] = True
