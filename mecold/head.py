@@ -111,7 +111,7 @@ class PreferenceHead(nn.Module):
         self.fade = nn.Parameter((-ages / 4).clamp(min=-3.0).repeat(1, channels))  # log weight by age
         self.rarity = nn.Parameter(torch.zeros(channels))  # exponent of exp(-popularity) on support rows
         self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
-        telling = [name for name in (*layout.factors, "text") if name != trend.CHANNEL]  # channels in which items can agree
+        telling = [name for name in (*layout.factors, "text") if name != trend.CHANNEL]  # in which items can agree
         self.agreeing = [layout.parts[name] for name in telling] if self.config.inner else []
         pieces = len(self.agreeing) + self.config.inner
         self.register_buffer("usual", torch.zeros(knots, pieces))  # mean and deviation of the evidence of supports

@@ -236,7 +236,8 @@ class ItemTower(nn.Module):
         for name, part in zip(self.layout.factors, self.layout.slices, strict=False):
             has = ((support[:, part] != 0) | (item[:, part] != 0)).any(1)
             scale = root if name in FITTED else torch.ones_like(root)
-            side, found = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has).chunk(2, 1)
+            mean = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has)
+            side, found = mean.chunk(2, dim=1)
             sides.append(side)
             items.append(found * (size if name in FITTED else 1.0))
         factors, found = torch.cat(sides, dim=1), torch.cat(items, dim=1)
