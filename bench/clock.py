@@ -1,7 +1,8 @@
-"""What the speed benchmarks share: interleaved repeats and medians, a random item space, and what machine it was."""
+"""What the benchmarks share: interleaved repeats and medians, a random item space, what machine it was and what code."""
 
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,3 +45,13 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.machine()])[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def commit_of() -> str:
+    """The commit, marked where code (not results) differs from it."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+    changed = git("diff", "--quiet", "HEAD", "--", "mecold", "bench/*.py").returncode
+    return git("describe", "--always").stdout.strip() + ("-dirty" if changed else "")

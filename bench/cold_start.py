@@ -9,13 +9,13 @@ bench/results/cold_start.svg.
 
 import argparse
 import json
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from clock import commit_of
 from cold_start_tables import COUNTED, SHUFFLED, everything
 
 from mecold.evaluation.dataset import Dataset
@@ -115,16 +115,6 @@ def picture(results: list[dict[str, Any]]) -> None:
     figure.savefig(RESULTS / "cold_start.svg", metadata={"Date": None})
 
 
-def commit_of(root: Path) -> str:
-    """The commit, marked where code (not results) differs from it."""
-
-    def git(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=root)
-
-    changed = git("diff", "--quiet", "HEAD", "--", "mecold", "bench/*.py").returncode
-    return git("describe", "--always").stdout.strip() + ("-dirty" if changed else "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
@@ -138,7 +128,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "cold_start.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    commit = commit_of(Path(__file__).parents[1])
+    commit = commit_of()
     kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
     results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
     for protocol in args.protocols.split(","):
