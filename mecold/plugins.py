@@ -1,6 +1,7 @@
 """Adapters to other libraries: what one says of itself, and which are installed (entry points `mecold.adapters`)."""
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -36,7 +37,11 @@ class Adapter:
         """The installed version of the host; None where it is missing, "" where none is needed."""
         if not self.host:
             return ""
-        if importlib.util.find_spec(self.module) is None:
+        try:
+            there = importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # of a submodule, the parent
+            there = False
+        if not there:
             return None
         try:
             return version(self.host)
@@ -62,6 +67,15 @@ class Adapter:
         what = "is not installed" if there is None else f"{there} lacks what the adapter needs"
         return ImportError(f"{self.host} {what}: {self.install} (tested with {self.tested})")
 
+    def warn_unless_supported(self) -> None:
+        """Say so where the installed version is not a supported one; it may work all the same."""
+        if self.fits is False:
+            warnings.warn(
+                f"{self.host} {self.version} is not a version that the adapter supports ({self.supported}); tested with "
+                f"{self.tested}.",
+                stacklevel=3,
+            )
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -84,6 +98,7 @@ def adapters() -> list[Adapter | Broken]:
             loaded = point.load()
             if not isinstance(loaded, Adapter):
                 raise TypeError(f"{point.value} is a {type(loaded).__name__}, not a mecold.plugins.Adapter")
+            _ = loaded.version, loaded.fits  # raise here, where it is caught, what they would raise later
             found.append(loaded)
         except Exception as error:  # somebody else's code
             found.append(Broken(point.name, f"{type(error).__name__}: {error}"))

@@ -31,9 +31,11 @@ from lightfm import LightFM
 from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.utils import estimator_checks
 from typer.testing import CliRunner
 
 import mecold.plugins as plugins
+import mecold_adapters.about
 from mecold import InvalidDataError, MetaConfig, NotFittedError, Recommender, UnknownItemError
 from mecold.cli import app
 from mecold_adapters import ColdStartRouter, FactorModel, NeighbourModel, WarmModel
@@ -459,6 +461,17 @@ def test_shapes_and_dtypes_are_implicits(ours, als, matrix):
     assert (ids[0] == ids[1]).all() and (scores > LEFT_OUT).all()
 
 
+def test_a_matrix_that_is_handed_in_stays_as_it_was(ours, matrix):
+    user_items = matrix[0].copy()
+    before = [getattr(user_items, name).copy() for name in ("data", "indices", "indptr")]
+    made = MecoldRecommender(ours.items, encoder=ours.encoder, config=SMALL)
+    made.fit(user_items, show_progress=False)
+    made.recommend(np.arange(5), user_items[:5], N=5, filter_already_liked_items=False)
+    made.recommend(0, user_items[0], N=5, items=np.arange(20))
+    for name, part in zip(("data", "indices", "indptr"), before, strict=True):
+        np.testing.assert_array_equal(getattr(user_items, name), part)
+
+
 def test_implicits_evaluator_ranks_ours_above_chance(ours, matrix):
     user_items = matrix[0]
     rng = np.random.default_rng(0)
@@ -527,6 +540,17 @@ def test_a_grid_search_over_users(shop, encoder):
         MecoldEstimator().fit(log)
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        "no_attributes_set_in_init", "parameters_default_constructible", "get_params_invariance", "set_params",
+        "estimator_cloneable", "estimator_repr", "estimator_tags_renamed", "valid_tag_types", "mixin_order",
+    ],
+)  # fmt: skip
+def test_scikit_learns_own_checks_that_need_no_matrix(check):
+    getattr(estimator_checks, f"check_{check}")("MecoldEstimator", MecoldEstimator())
+
+
 @pytest.mark.parametrize("ids", ["strings", "shuffled integers"])
 @pytest.mark.parametrize("library", [pl.DataFrame, pd.DataFrame])
 def test_an_estimator_takes_any_frame_and_is_pickled_fitted(ids, library, shop, encoder):
@@ -569,8 +593,13 @@ def test_the_list_says_what_is_missing_and_what_is_broken(monkeypatch):
     found = plugins.adapters()
     assert [one.name for one in found] == ["bad", "ghost", "odd"]
     assert found[1].version is None and "pip install 'ghost>=1'" in str(found[1].missing())
+    assert replace(ghost, module="ghost_of_a_module.part").version is None
     old = replace(ghost, name="old", host="implicit", module="implicit", supported=">=99")
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [*points, _Point("old", old)])
+    vague = _Point("vague", replace(old, supported="about 2"))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [*points, _Point("old", old), vague])
+    assert isinstance(plugins.adapters()[-1], plugins.Broken)
+    with pytest.warns(UserWarning, match="not a version that the adapter supports"):
+        old.warn_unless_supported()
     assert [old.fits, replace(old, supported=">=0.7").fits, ghost.fits] == [False, True, None]
     assert "lacks what the adapter needs" in str(old.missing())
     shown = CliRunner().invoke(app, ["adapters"], env={"COLUMNS": "200"}).output
@@ -593,7 +622,9 @@ def test_listing_imports_no_host():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_missing_host_says_how_to_install_it():
-    code = "import sys; sys.modules['implicit'] = None; import mecold_adapters.implicit"
+@pytest.mark.parametrize("name", ["implicit", "sklearn", "lenskit", "rectools", "cornac"])
+def test_a_missing_host_says_how_to_install_it(name):
+    about = getattr(mecold_adapters.about, name.upper())
+    code = f"import sys; sys.modules[{about.module!r}] = None; import mecold_adapters.{name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'implicit" in done.stderr and done.returncode == 1
+    assert f"pip install '{about.host}" in done.stderr and done.returncode == 1

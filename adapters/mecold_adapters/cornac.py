@@ -26,6 +26,7 @@ try:
     from cornac.models.recommender import MEASURE_DOT, NextItemRecommender, is_ann_supported
 except ImportError as error:
     raise CORNAC.missing() from error
+CORNAC.warn_unless_supported()
 
 
 def warm_model(model: Any, *, exact: bool = True) -> FactorModel:

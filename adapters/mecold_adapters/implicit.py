@@ -31,6 +31,7 @@ try:
     from implicit.utils import ParameterWarning
 except ImportError as error:
     raise IMPLICIT.missing() from error
+IMPLICIT.warn_unless_supported()
 
 LEFT_OUT = float(-np.finfo(np.float32).max)
 """Score of an item that is only there to fill a row of the result, as implicit has it: cut on it."""

@@ -24,6 +24,7 @@ try:
     from pydantic import BaseModel
 except ImportError as error:
     raise LENSKIT.missing() from error
+LENSKIT.warn_unless_supported()
 
 
 class MecoldConfig(BaseModel, extra="forbid"):

@@ -24,6 +24,7 @@ try:
     from rectools.models.base import FixedColdRecoModelMixin, ModelBase, ModelConfig
 except ImportError as error:
     raise RECTOOLS.missing() from error
+RECTOOLS.warn_unless_supported()
 
 
 class MecoldModelConfig(ModelConfig):  # type: ignore[misc]

@@ -170,7 +170,7 @@ class ColdStartRouter:
 
     def _check_users(self, frame: pl.DataFrame) -> None:
         theirs = "strings" if frame["user_id"].dtype == pl.String else "integers"
-        if self.warm.user_ids and frame.height:
+        if len(self.warm.user_ids) and frame.height:
             _check_kinds("user ids", self.warm.user_ids[:1], "those of the histories", theirs)
 
     def _request(self, user: ItemId, seen: set[ItemId]) -> _Request:
@@ -223,7 +223,8 @@ class ColdStartRouter:
             scores[:, out] = -np.inf
             for user, row in zip(part, scores, strict=True):
                 row[[column[item] for item in seen[user] if item in column]] = -np.inf
-                best = np.argsort(-row, kind="stable")[:depth]
+                best = np.sort(np.argpartition(-row, min(depth, len(row)) - 1)[:depth])
+                best = best[np.argsort(-row[best], kind="stable")]
                 lists[user] = [Recommendation(ids[i], float(row[i])) for i in best if np.isfinite(row[i])]
         return lists
 

@@ -22,6 +22,7 @@ try:
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
     raise SKLEARN.missing() from error
+SKLEARN.warn_unless_supported()
 
 
 class MecoldEstimator(BaseEstimator):  # type: ignore[misc]

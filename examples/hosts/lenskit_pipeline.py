@@ -1,6 +1,6 @@
 """mecold as the scorer of a LensKit pipeline: users that it was not trained on are answered from the query's history.
 
-python examples/hosts/lenskit_pipeline.py    # needs LensKit: pip install 'lenskit>=2025.8,<2026'
+python examples/hosts/lenskit_pipeline.py    # needs LensKit: pip install 'lenskit>=2025.8,<2027'
 """
 
 import tempfile

@@ -8,14 +8,16 @@ import pytest
 lenskit = pytest.importorskip("lenskit", reason="LensKit has an environment of its own: make hosts")
 
 from lenskit import batch, operations
+from lenskit.als import ImplicitMFScorer
 from lenskit.basic import PopScorer
 from lenskit.data import Dataset, DatasetBuilder, ItemList, ItemListCollection, RecQuery, from_interactions_df
 from lenskit.metrics import NDCG, RunAnalysis
 from lenskit.pipeline import topn_pipeline
 from lenskit.testing import BasicComponentTests, ScorerTests
 
-from mecold import NotFittedError
+from mecold import NotFittedError, Recommender
 from mecold.shop import Shop
+from mecold_adapters import FactorModel
 from mecold_adapters.lenskit import MecoldScorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -109,9 +111,10 @@ def test_any_ids_short_catalogues_and_strangers(kind, ml_ratings, shop):
     new = [f"item {one}" for one in ids] if kind == "strings" else rng.permutation(10**6)[: len(ids)].tolist()
     number = dict(zip(ids, new, strict=True))
     log = ml_ratings.assign(item_id=ml_ratings["item_id"].map(number))
-    before = log.copy()
+    data = from_interactions_df(log)
+    before = [log.copy(), data.interaction_table(format="pandas")]
     pipe = topn_pipeline(MecoldScorer())
-    pipe.train(from_interactions_df(log))
+    pipe.train(data)
     there = set(log["item_id"])
     mine = sorted(there)[:3]
     found = operations.recommend(pipe, RecQuery(user_id=10**9, history_items=ItemList(mine)), 10_000)
@@ -119,7 +122,24 @@ def test_any_ids_short_catalogues_and_strangers(kind, ml_ratings, shop):
     nobody = operations.recommend(pipe, RecQuery(user_id=10**9), 5).ids().tolist()
     ours = pipe.component("scorer").recommender_
     assert nobody == [one.item for one in ours.recommend(ours.adapt_user([]), 5)]
-    pd.testing.assert_frame_equal(log, before)
+    pd.testing.assert_frame_equal(log, before[0])
+    pd.testing.assert_frame_equal(data.interaction_table(format="pandas"), before[1])
+
+
+def test_vectors_of_a_hosts_model_give_its_scores(ml_ds, shop):
+    host = ImplicitMFScorer(features=8, epochs=3)
+    host.train(ml_ds)
+    items, users = (part.ids().tolist() for part in (host.items, host.users))
+    warm = FactorModel(items, np.asarray(host.item_embeddings), users, np.asarray(host.user_embeddings))
+    for user in users[:3]:
+        theirs = host(RecQuery(user_id=user), ItemList(items[:50])).scores()
+        np.testing.assert_allclose(warm.scores([user])[0][:50], theirs, rtol=1e-4, atol=1e-6)
+    log, described = (
+        one.with_columns(pl.col("item_id").str.slice(1).cast(pl.Int64)) for one in (shop.interactions, shop.items)
+    )
+    recommender = Recommender(rng=0)
+    recommender.fit_meta(log, described, factors=warm.to_factors())
+    assert recommender.info()["channels"]["host"] == 8
 
 
 @pytest.mark.parametrize("unit", ["s", "ns"])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from implicit.als import AlternatingLeastSquares
 
 rectools = pytest.importorskip("rectools", reason="RecTools has an environment of its own: make hosts")
 
@@ -11,10 +12,11 @@ from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.metrics import NDCG
 from rectools.model_selection import LastNSplitter, cross_validate
-from rectools.models import PopularModel, load_model, model_from_config
+from rectools.models import ImplicitALSWrapperModel, PopularModel, load_model, model_from_config
 
-from mecold import DataWarning
+from mecold import DataWarning, Recommender
 from mecold.shop import Shop
+from mecold_adapters import FactorModel
 from mecold_adapters.rectools import MecoldModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -128,10 +130,28 @@ def test_config_and_files(model, parts, shop, tmp_path):
     )
 
 
-def test_the_fit_does_not_change_the_data_set(parts, shop):
+def test_nothing_changes_the_data_set(parts, shop):
     before = parts[0].get_raw_interactions()
-    MecoldModel(items=shop.items).fit(parts[0])
+    made = MecoldModel(items=shop.items).fit(parts[0])
+    made.recommend(parts[0].user_id_map.external_ids[:3], parts[0], k=5, filter_viewed=True)
+    made.recommend_to_items(parts[0].item_id_map.external_ids[:3], parts[0], k=5)
     pd.testing.assert_frame_equal(before, parts[0].get_raw_interactions())
+
+
+def test_vectors_of_a_hosts_model_give_its_scores(parts, shop):
+    data = parts[0]
+    model = ImplicitALSWrapperModel(AlternatingLeastSquares(factors=8, iterations=3, random_state=0)).fit(data)
+    users, items = model.get_vectors()
+    warm = FactorModel(data.item_id_map.external_ids, items, data.user_id_map.external_ids, users)
+    some = data.user_id_map.external_ids[:4].tolist()
+    theirs = model.recommend(some, data, k=5, filter_viewed=False)
+    for user, mine in zip(some, warm.scores(some), strict=True):
+        asked = theirs[theirs[Columns.User] == user]
+        columns = data.item_id_map.convert_to_internal(asked[Columns.Item])
+        np.testing.assert_allclose(mine[columns], asked[Columns.Score], rtol=1e-4)
+    recommender = Recommender(rng=0)
+    recommender.fit_meta(shop.interactions, shop.items, factors=warm.to_factors())
+    assert recommender.info()["channels"]["host"] == 8
 
 
 @pytest.mark.parametrize("kind", ["strings", "shuffled integers"])
