@@ -20,10 +20,9 @@ def main() -> None:
     at = [row[user] for user in log["user_id"]], [column[item] for item in log["item_id"]]
     user_items = sp.csr_matrix((np.ones(log.height, np.float32), at), (len(users), len(ids)))
     als = AlternatingLeastSquares(factors=32, random_state=0)
-    als.fit(
-        user_items[:450], show_progress=False
-    )  # what the team has; mecold learns from the other users how far to trust it
+    als.fit(user_items[:450], show_progress=False)  # what the team has
 
+    # mecold learns from the other users how far to trust it
     warm = warm_model(als, ids, users[:450])
     recommender = Recommender(rng=0)
     recommender.fit_meta(log, items, factors=warm.to_factors(unseen_users=users[450:]))

@@ -393,6 +393,22 @@ def test_rising_shares_are_the_best_of_all_rising_ones(sums):
     assert sum(sums[i, j] for i, j in enumerate(chosen)) == best
 
 
+def test_the_guides_warm_model_serves_a_router(als, matrix, recommender, shop):
+    guide = (Path(__file__).parents[1] / "docs" / "adapters" / "own.md").read_text("utf-8")
+    made: dict = {}
+    exec(guide.split("```python\n")[1].split("```")[0], made)
+    _, items, users = matrix
+    host = warm_model(als, items, users)
+    warm = made["WarmFunction"](lambda user: host.scores([user])[0], users, items)
+    assert isinstance(warm, WarmModel) and not isinstance(warm, FoldIn)
+    routers = [ColdStartRouter(one, recommender, handover=((0, 0.0), (5, 1.0))) for one in (warm, host)]
+    log = shop.interactions.filter(pl.col("user_id").is_in(users[:6]))
+    found = [router.recommend(log, k=5, users=["nobody"]) for router in routers]
+    ids = [{user: [item.item for item in one.items] for user, one in lists.items()} for lists in found]
+    assert ids[0] == ids[1]
+    assert found[0]["nobody"].share == 0 and any(one.share == 1 for one in found[0].values())
+
+
 @pytest.mark.parametrize("handover", [(), ((5, 0.5), (3, 1.0)), ((1, 1.0), (5, 0.0)), ((1, 0.0), (5, 1.5))])
 def test_a_handover_that_falls_is_refused(handover, als, matrix, recommender):
     with pytest.raises(InvalidDataError, match="handover"):
