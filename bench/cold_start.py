@@ -22,6 +22,7 @@ from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.registry import listed, members
 from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
+from mecold.evaluation.statistics import sign_flip
 
 OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
 BASELINES = (
@@ -56,6 +57,23 @@ def slim(data: dict[str, Any]) -> dict[str, Any]:
     return slimmed
 
 
+def over_all_shots(per_user: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """Each ablation against the whole model over all numbers of shots: ratio of means, and p of a sign-flip test over users.
+
+    A user's differences enter together, whatever the seed and the number of shots.
+    """
+    some = per_user.filter(pl.col("shots") > 0, pl.col("system").str.starts_with("mecold"))
+    wide = some.pivot(on="system", index=["seed", "user_id", "shots"], values="ndcg@10")
+    found = {}
+    for name in (name for name in wide.columns if name.startswith("mecold-")):
+        by_user = wide.group_by("user_id", maintain_order=True).agg(
+            (pl.col(name) - pl.col("mecold")).sum().alias("moved")
+        )
+        ratio = wide[name].mean() / wide["mecold"].mean()  # type: ignore[operator]
+        found[name] = {"ratio": ratio, "p": sign_flip(by_user["moved"].to_numpy())}
+    return found
+
+
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
@@ -82,7 +100,7 @@ def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> d
         reference="mecold",
         out=args.out / f"{name_of}-{protocol}{'' if shots is None else '-many'}", progress=True,
     )  # fmt: skip
-    return slim(report.data)
+    return slim(report.data) | {"over_all_shots": rounded(over_all_shots(report.per_user))}
 
 
 def picture(results: list[dict[str, Any]]) -> None:

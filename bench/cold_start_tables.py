@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mecold.evaluation.statistics import holm
+
 COUNTED = (
     "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",
 )  # fmt: skip
@@ -89,9 +91,16 @@ def cold_items(results: list[Result]) -> str:
 
 
 def ablations(results: list[Result]) -> str:
-    """Difference to the whole model, and whether it is significant."""
+    """Difference to the whole model, by k and over all k, and whether it is significant: Holm's correction over the
+    ablations of a cell, and over the sets that an ablation was run on.
+    """
     shots = [k for k in results[0]["shots"] if k > 0]
     rows = []
+    by_ablation: dict[str, dict[str, float]] = {}
+    for one in results:
+        for name, found in one.get("over_all_shots", {}).items():
+            by_ablation.setdefault(name, {})[one["dataset"]] = found["p"]
+    corrected = {name: holm(by_set) for name, by_set in by_ablation.items()}
     for one in results:
         for name in (name for name in one["systems"] if name.startswith("mecold-")):
             found = {
@@ -100,8 +109,10 @@ def ablations(results: list[Result]) -> str:
                 if c["system"] == name and c["seed"] == "all" and c["metric"] == "ndcg@10"
             }
             cells = [f"{found[k]['difference']:+.4f}{'*' if found[k]['p_holm'] < 0.05 else ''}" for k in shots]
-            rows.append([one["dataset"], name.removeprefix("mecold-"), *cells])
-    return table(["set", "ablation", *(f"k = {k}" for k in shots)], rows) if rows else ""
+            whole, p = one["over_all_shots"][name]["ratio"], corrected[name][one["dataset"]]
+            over = f"{whole - 1:+.1%}{'*' if p < 0.05 else ''} (p = {p:.4f})"
+            rows.append([one["dataset"], name.removeprefix("mecold-"), *cells, over])
+    return table(["set", "ablation", *(f"k = {k}" for k in shots), "all k"], rows) if rows else ""
 
 
 def cost(results: list[Result]) -> str:
