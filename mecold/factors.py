@@ -107,9 +107,9 @@ class ItemFactors:
         rows = catalog.rows(self.ids, f"the {len(self.ids):,} items with factors")
         if len(np.unique(rows)) < len(rows):
             raise InvalidDataError(f"{len(rows) - len(np.unique(rows)):,} item ids stand twice in the factors.")
-        full = np.zeros((2, len(catalog.ids), item.shape[1]), np.float32)
-        full[0, rows], full[1, rows] = support, item
-        return _balanced(_ordered(FactorPair(torch.from_numpy(full[0]), torch.from_numpy(full[1]))))
+        return _spread(
+            _balanced(_ordered(FactorPair(torch.from_numpy(support), torch.from_numpy(item)))), rows, len(catalog.ids)
+        )
 
 
 def _fold_in(item: Float32[np.ndarray, "items rank"]) -> Float32[np.ndarray, "items rank"]:
@@ -222,13 +222,13 @@ def _spread(pair: FactorPair, rows: Int64[np.ndarray, " fitted"], n_items: int) 
 
 
 def _ordered(pair: FactorPair) -> FactorPair:
-    """The same scores, the columns in order of how much they add to them, as fitted channels have them."""
+    """The same scores, the columns in order of how much they add to them, as fitted channels have them; no more columns than
+    there are items.
+    """
     (left, over), (right, under) = (torch.linalg.qr(side.double()) for side in (pair.support, pair.item))
     turn, sizes, turned = torch.linalg.svd(over @ under.T)
-    sides = (left @ turn * sizes.sqrt(), right @ turned.T * sizes.sqrt())
-    there = ((pair.support != 0) | (pair.item != 0)).any(1, keepdim=True)
-    support, item = (torch.where(there, side.float(), 0.0) for side in sides)
-    return FactorPair(support, item)
+    sides = ((left @ turn, pair.support), (right @ turned.T, pair.item))
+    return FactorPair(*((side * sizes.sqrt() * (old != 0).any(1, keepdim=True)).float() for side, old in sides))
 
 
 def _balanced(pair: FactorPair) -> FactorPair:

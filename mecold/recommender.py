@@ -275,7 +275,7 @@ class Recommender:
         rows = shelf.catalog.rows([item], "the items")
         with torch.inference_mode():
             support = pad([history(rows)]).to(self._device)
-            query = model.head.prior_of(shelf.space, support, model.coefficients)
+            query = model.head(shelf.space, support, model.coefficients)
             query.vector[:, -1] = 0.0
         found_rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [rows])[0]
         return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found_rows), scores, strict=True)]

@@ -26,7 +26,7 @@ from mecold.neighbours import Neighbours
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
 LEAST_VARIANCE = 1e-6  # of a direction of the texts, as a share of the largest
 LEAST_SPREAD = 0.1  # of log counts: where all items are equally popular, chance differences stay small
-ALIKE = 64  # leading columns of the first factors that a new item has of its lookalikes in the text channel too
+ALIKE = 64  # most columns of the first factors that the text channel repeats for new items; chosen on EASE's
 FITTED = ("symmetric", "directed")  # channels whose item side grows with an item's count
 
 
@@ -193,7 +193,7 @@ class ItemTower(nn.Module):
         self.popular_scale.copy_(torch.stack([logs.mean(), logs.std(correction=0).clamp(min=LEAST_SPREAD)]))
 
     def text(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, "items rank"]:
-        """Text channel: half-whitened and scaled to length 1; an item without text stays at zero."""
+        """The texts' part of the text channel: half-whitened and scaled to length 1; an item without text stays at zero."""
         has_text = (vectors != 0).any(1, keepdim=True)
         return torch.where(has_text, nn.functional.normalize((vectors - self.center) @ self.project, dim=1), 0.0)
 
@@ -232,22 +232,25 @@ class ItemTower(nn.Module):
             torch.cat([torch.ones_like(root), root, self.popularity(counts)[:, None]], dim=1), counts
         )
         known, size, guess = popularity[:, :1] > 0, popularity[:, 1:2], popularity[:, 2:]
-        sides, items = [support[:0].new_zeros(len(known), 0)], [item[:0].new_zeros(len(known), 0)]
+        nothing = guess[:, :0]
+        sides, items = [nothing], [nothing]
         for name, part in zip(self.layout.factors, self.layout.slices, strict=False):
             has = ((support[:, part] != 0) | (item[:, part] != 0)).any(1)
             scale = root if name in FITTED else torch.ones_like(root)
             mean = alike.mean(torch.cat([support[:, part], item[:, part] / scale], dim=1), counts * has)
-            side, found = mean.chunk(2, dim=1)
-            sides.append(side)
-            items.append(found * (size if name in FITTED else 1.0))
-        factors, found = torch.cat(sides, dim=1), torch.cat(items, dim=1)
-        support, item = (torch.cat([part, text, part[:, : self.layout.alike]], dim=1) for part in (factors, found))
+            said, found_by = mean.chunk(2, dim=1)
+            sides.append(said)
+            items.append(found_by * (size if name in FITTED else 1.0))
+        says, sought = (
+            torch.cat([factors, text, factors[:, : self.layout.alike]], dim=1)
+            for factors in (torch.cat(sides, dim=1), torch.cat(items, dim=1))
+        )
         guess = torch.minimum(guess, guess * self.cold_gain[-1])  # a guess must not outbid a count
         guess = torch.where(known, guess, self.popularity(torch.zeros_like(guess[:, 0]))[:, None])
         *parts, _, _ = self.layout.parts.values()
-        gained = [item[:, part] * gain for part, gain in zip(parts, self.cold_gain, strict=False)]
+        gained = [sought[:, part] * gain for part, gain in zip(parts, self.cold_gain, strict=False)]
         return (
-            torch.cat([support, guess.new_zeros(len(guess), 2)], dim=1),
+            torch.cat([says, guess.new_zeros(len(guess), 2)], dim=1),
             torch.cat([*gained, known.to(guess.dtype), guess], dim=1),
         )
 

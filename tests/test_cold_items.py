@@ -18,7 +18,7 @@ from mecold.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
 from mecold.meta.cold import Full, cold_episodes, newness_of
 from mecold.meta.episodes import Opening
 from mecold.neighbours import Neighbours
-from mecold.shelf import cold_rows
+from mecold.shelf import cold_rows, with_new_text
 from mecold.tower import ItemTower, Layout
 from tests.conftest import SMALL
 
@@ -64,7 +64,7 @@ def small_tower():
         for name in ("symmetric", "trend")
     }
     pairs["symmetric"].item[6] = pairs["symmetric"].support[6] = 0.0
-    tower = ItemTower(3, Layout.of({"symmetric": 4, "trend": 4}, 3))
+    tower = ItemTower(3, Layout(("symmetric", "trend", "text", "new", "popularity"), (4, 4, 3 + 2, 1, 1), 2))
     tower.start_from(vectors, counts)
     lists = Neighbours(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
     return tower, pairs, lists, vectors, counts
@@ -83,17 +83,54 @@ def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
     torch.testing.assert_close(space.item[0, :4], 2 * pairs["symmetric"].item[5], **close)
     torch.testing.assert_close(space.item[0, 4:8], 1.5 * pairs["trend"].item[5], **close)
     torch.testing.assert_close(space.item[0, 8:11], 3 * tower.text(vectors)[5])
-    torch.testing.assert_close(space.item[0, 11:15], 0.7 * pairs["symmetric"].item[5], **close)
-    torch.testing.assert_close(space.support[:, 11:15], space.support[:, :4])  # every user is read unfaded,
-    assert not space.item[2:, 11:15].any()  # and nothing but new items is found by it
+    torch.testing.assert_close(space.item[0, 11:13], 0.7 * pairs["symmetric"].item[5, :2], **close)
+    torch.testing.assert_close(space.support[:, 11:13], space.support[:, :2])  # what every item says of its user
+    assert not space.item[2:, 11:13].any()  # is what only new items are found by
     twin = float(tower.popularity(counts)[5])
     assert float(space.popularity[0]) == pytest.approx(min(twin, 0.5 * twin), abs=0.02)
-    assert not space.item[1, :15].any()  # without a text there is no lookalike
+    assert not space.item[1, :13].any()  # without a text there is no lookalike
     assert float(space.popularity[1]) == float(tower.popularity(torch.zeros(1))[0])
     assert space.item[:, -2].tolist() == [1.0] + 29 * [0.0]
     assert space.cold.nonzero()[:, 0].tolist() == [0, 1]
     torch.testing.assert_close(tower.counts(tower.popularity(counts)), counts, rtol=1e-4, atol=1e-3)
     assert not space.near.values[0].any()
+
+
+def test_a_new_text_moves_the_texts_part_of_a_known_item_alone():
+    tower, pairs, lists, vectors, counts = small_tower()
+    tower.cold_gain.fill_(3.0)
+    with torch.no_grad():
+        old = tower.space(pairs, lists, vectors, counts)
+        vectors[0] = vectors[8]  # an item that nobody has touched, with the text that the known item is to have
+        new = tower.space(pairs, lists, vectors, counts)
+    made = with_new_text(old, [7], new.head(1), tower.layout)
+    part = tower.layout.parts["text"]
+    for side in ("support", "item"):
+        before, after = getattr(old, side)[7], getattr(made, side)[0]
+        torch.testing.assert_close(after[part], tower.text(vectors)[8])
+        assert torch.equal(after[: part.start], before[: part.start]) and torch.equal(
+            after[part.stop :], before[part.stop :]
+        )
+    assert not made.item[0, tower.layout.parts["alike"]].any()
+
+
+@pytest.mark.parametrize(
+    ("factors", "alike"),
+    [
+        ({}, 0),
+        ({"trend": 5}, 0),
+        ({"host": 2}, 2),
+        ({"directed": 7, "trend": 3}, 7),
+        ({"symmetric": 100, "directed": 9}, 64),
+    ],
+)
+def test_the_parts_of_a_layout_lie_side_by_side(factors, alike):
+    layout = Layout.of(factors, 6)
+    parts = layout.parts
+    assert [*parts] == [*factors, "text", "alike", "new", "popularity"]
+    assert [i for part in parts.values() for i in range(part.start, part.stop)] == list(range(layout.dim))
+    assert parts["alike"].stop - parts["alike"].start == layout.alike == alike
+    assert parts["text"].stop - parts["text"].start == 6 and layout.factors == factors
 
 
 def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():

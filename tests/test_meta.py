@@ -296,6 +296,37 @@ def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_head
         assert torch.equal(value, before[name]), name
 
 
+def test_texts_are_read_without_fading():
+    tower, space, _, _ = world()
+    head = PreferenceHead(tower.layout)
+    with torch.no_grad():
+        head.fade -= torch.arange(len(head.fade))[:, None]
+        head.rarity += 0.7
+        found = head.prior_of(space, pad([history([3, 8, 21], [1.0, -0.5, 1.0])]), head.coefficients()).vector[0]
+    part = tower.layout.slices[-3]
+    place = tower.layout.names.index("text")
+    assert tower.layout.alike and part.stop == tower.layout.parts["alike"].stop  # the columns for new items too
+    expected = space.support[3, part] - 0.5 * space.support[8, part] + space.support[21, part]
+    torch.testing.assert_close(found[part], head.prior[KNOTS.index(3), place].exp() * expected)
+
+
+@pytest.mark.parametrize(("items", "rank"), [(60, 8), (5, 8)])
+def test_factors_of_a_host_come_in_order_of_what_they_tell(items, rank):
+    rng = np.random.default_rng(0)
+    item, support = (rng.normal(size=(items, rank)).astype(np.float32) for _ in range(2))
+    item[:, 7] = item[:, 6]  # one column tells nothing of its own
+    item[3] = support[3] = 0.0  # an item without factors
+    ids = [f"i{row}" for row in range(items)]
+    pair = ItemFactors(ids, item, support).pair(Catalog.of(pl.Series([*ids, "none"]), [""] * (items + 1)))
+    there, given = (pair.support @ pair.item.T).numpy(), support @ item.T
+    scale = np.abs(there).sum() / np.abs(given).sum()
+    np.testing.assert_allclose(there[:-1, :-1], scale * given, atol=1e-5)
+    assert not pair.support[[3, -1]].any() and not pair.item[[3, -1]].any()
+    norms = pair.support.norm(dim=0)
+    torch.testing.assert_close(norms, pair.item.norm(dim=0), rtol=1e-3, atol=1e-5)
+    assert (norms.diff() <= 1e-5).all() and pair.rank == min(items, rank)
+
+
 def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
     tower, space, _, _ = world()
     head = PreferenceHead(tower.layout)

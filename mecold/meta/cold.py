@@ -1,6 +1,6 @@
 """Calibration of items that nobody has touched, on items that are treated as such and users who went on to like them.
 
-First one gain per channel of their stand-ins, on the ranking among new items alone. Then, for each knot of the number of
+First one gain per part of their vectors, on the ranking among new items alone. Then, for each knot of the number of
 shots, what an item scores for being new, which decides how high new items come among all. The most accurate ranking hardly
 shows any (what is known beats what is guessed), so this is raised until a stated share of accuracy is given up, or until
 new items have a stated part of the share of the lists that they have of what users go on to like.
@@ -20,7 +20,7 @@ from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
 from mecold.metrics import hits, ideal_gain, ndcg
 from mecold.support import Support, support_of
-from mecold.tower import ItemSpace, ItemTower, Query
+from mecold.tower import NEW, ItemSpace, ItemTower, Query
 
 SHARE = 0.2  # of the items are treated as new
 DRAWS = 3  # of new items, so that it matters less which they are
@@ -164,7 +164,7 @@ def _calibrate_gains(
     if sum(map(len, parts)) < LEAST_USERS:
         return {}
     among, before = joined(parts), torch.ones_like(tower.cold_gain)
-    gain = fitted([among], fixed={channels - 2}, rng=rng).log_gain[0].exp()
+    gain = fitted([among], fixed={list(head.layout.parts).index(NEW)}, rng=rng).log_gain[0].exp()
     tower.cold_gain.copy_(gain)
     found = {"before": among.ndcg(before[None]), "after": among.ndcg(gain[None])}
     return {f"cold/ndcg@10/{when}": float(marks.mean()) for when, marks in found.items()}
@@ -188,7 +188,7 @@ def _calibrate_newness(
 
 
 def _among(head: PreferenceHead, query: Query, space: ItemSpace, new: Tensor, episodes: ColdEpisodes) -> Candidates:
-    """All new items as candidates, with their scores by channel, for the users who liked one."""
+    """All new items as candidates, with their scores by part, for the users who liked one."""
     items = space.item[new]
     blocks = torch.stack([query.vector[:, part] @ items[:, part].T for part in head.layout.parts.values()], dim=1)
     relevant = torch.zeros(len(episodes), len(new), dtype=torch.bool, device=new.device)

@@ -70,7 +70,7 @@ class MetaConfig:
         factors: how collaborative factors are fitted.
         head: how the head adapts.
         training: the outer loop.
-        text_rank: width of the text channel.
+        text_rank: most directions that are kept of the texts.
         liked_from: with ratings, interactions rated lower count as disliked (label -1): they enter supports, but are
             neither predicted nor part of the factors. None: every interaction is a liking, whatever its rating.
     """
