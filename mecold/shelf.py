@@ -157,9 +157,8 @@ def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemS
     at = torch.as_tensor(np.asarray(rows), device=old.item.device)
     text, cold = layout.parts["text"], old.cold[at]
     support, item = old.support[at].clone(), old.item[at].clone()
-    support[:, text] = item[:, text] = fresh.support[
-        :, text
-    ]  # alike on both sides of a known item, without a new one's gain
+    # the same on both sides of a known item: the gain of a new one is not for it
+    support[:, text] = item[:, text] = fresh.support[:, text]
     support[cold], item[cold] = fresh.support[cold], fresh.item[cold]
     near = Neighbours(old.near.rows[at], old.near.values[at])
     return ItemSpace(support, item, near, item[:, -1].contiguous(), cold)
