@@ -1,7 +1,7 @@
 """mecold beside implicit's ALS: what a call costs, and how cold users are ranked.
 
     python bench/adapters.py                                     # cost
-    python bench/adapters.py DATA_DIR --sets NAME,NAME [--seeds 0]   # quality, full protocol
+    python bench/adapters.py DATA_DIR --sets NAME,NAME [--seeds 0]  # quality, full protocol
 
 Cost: adapt and recommend for 1,000 cold users inside implicit's interface, mecold against ALS with `recalculate_user=True`. A
 generated shop of 10,000 items, random text vectors, 10 items in each support, N = 10; ALS has as many factors as mecold's
