@@ -38,6 +38,7 @@ class FactorConfig:
         past: how many items of a prefix are read, newest first.
         fade: an item `a` steps older weighs exp(-a / fade).
         window: how many following items a prefix predicts.
+        early: a prefix of n items counts for n^-early in the directed channel: short ones are what cold users have.
         neighbours: length of the neighbour lists; 0 leaves them out.
         trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
         max_items: factors are fitted on this many most-touched items; the rest lives on its neighbours and its text. The
@@ -50,6 +51,7 @@ class FactorConfig:
     past: int = 20
     fade: float = 2.0
     window: int = 10
+    early: float = 0.25
     neighbours: int = 64
     trend_bins: int = 16
     max_items: int = 8192
@@ -124,7 +126,8 @@ class Moments:
     Args:
         counts: users per item, over the whole catalogue.
         together: `X'X` over the fitted items.
-        common: users that two items have in common, over the whole catalogue, among each user's last `RECENT` items.
+        common: `H'H` over the whole catalogue, a row of H being a user's last `RECENT` items, scaled to length 1: users that
+            two items have in common, of whom one with many items counts little.
         past: `S'S` over the fitted items, S the faded prefixes.
         ahead: `S'T` over the fitted items, T the items that follow.
         by_time: interactions per item and bin of time, over the whole catalogue.
@@ -185,14 +188,19 @@ def moments(
     width = len(fitted)
     X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
     late = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(items)) <= RECENT
-    have = sp.csr_matrix((np.ones(late.sum(), np.float32), (users[late], items[late])), (len(offsets) - 1, n_items))
+    share = (np.minimum(np.diff(offsets), RECENT)[users[late]] ** -0.5).astype(np.float32)
+    H = sp.csr_matrix((share, (users[late], items[late])), (len(offsets) - 1, n_items))
     past = ahead = None
     if config.directed_rank:
         S, T = prefixes(
             column[items[keep]], users[keep], width, past=config.past, fade=config.fade, window=config.window
         )
+        size = np.arange(S.shape[0]) - np.searchsorted(users[keep], users[keep])  # of prefixes; 0: none
+        root = ((np.maximum(size, 1) / config.past) ** (-config.early / 2)).astype(np.float32)
+        S.data *= np.repeat(root, np.diff(S.indptr))
+        T.data *= np.repeat(root, np.diff(T.indptr))
         past, ahead = (S.T @ S).tocsr(), (S.T @ T).tocsr()
-    return Moments(counts, (X.T @ X).tocsr(), (have.T @ have).tocsr(), past, ahead)
+    return Moments(counts, (X.T @ X).tocsr(), (H.T @ H).tocsr(), past, ahead)
 
 
 def fit_pairs(

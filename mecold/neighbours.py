@@ -3,7 +3,10 @@
 Low-rank factors hold what many items share; in a large, sparse catalogue much of what is known is local (two games of a
 series), and no affordable rank keeps it. The lists do: an item's own list is read for every item of a support.
 
-Source: item-based neighbours with shrinkage, Sarwar et al. 2001 and Bell and Koren 2007.
+A user who has few items says more of each pair of them than one who has many.
+
+Source: item-based neighbours of histories scaled to length 1, Deshpande and Karypis 2004, with shrinkage as
+in Bell and Koren 2007.
 """
 
 from dataclasses import dataclass
@@ -11,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding
 
-SHRINK = 50.0  # added to the geometric mean of two items' counts, so that few common users prove little
+SHRINK = 0.5  # added to the geometric mean of two items' weights, so that few common users prove little
+LEAST = 1e-4  # of what two items have in common: below it, rounding of sums and differences
 
 
 @dataclass(frozen=True)
@@ -102,24 +106,24 @@ class Neighbours:
         return torch.stack([(weight * (entries == one[:, None])).sum(1) for one in wanted.T], dim=1)
 
 
-def fit_neighbours(common: sp.csr_matrix, counts: Float32[np.ndarray, " items"], width: int) -> Neighbours:
+def fit_neighbours(common: sp.csr_matrix, width: int) -> Neighbours:
     """The items with the largest shrunk cosine; scaled so that lists have length 1 on average.
 
     Args:
-        common: users that two items have in common, over the whole catalogue.
-        counts: users per item.
+        common: see `factors.Moments`.
         width: most neighbours.
     """
+    weight = common.diagonal()
     pairs = common.tocoo()
-    real = (pairs.row != pairs.col) & (pairs.data > 0)
+    real = (pairs.row != pairs.col) & (pairs.data > LEAST)
     row, column = pairs.row[real], pairs.col[real]
-    value = (pairs.data[real] / (np.sqrt(counts[row] * counts[column]) + SHRINK)).astype(np.float32)
+    value = (pairs.data[real] / (np.sqrt(weight[row] * weight[column]) + SHRINK)).astype(np.float32)
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]
-    starts = np.searchsorted(row, np.arange(len(counts) + 1))
+    starts = np.searchsorted(row, np.arange(len(weight) + 1))
     place = np.arange(len(row)) - starts[row]
     best = place < width
-    lists = np.zeros((len(counts), width), np.int32), np.zeros((len(counts), width), np.float32)
+    lists = np.zeros((len(weight), width), np.int32), np.zeros((len(weight), width), np.float32)
     for table, entries in zip(lists, (column, value), strict=True):
         table[row[best], place[best]] = entries[best]
     norm = float(np.sqrt((lists[1] ** 2).sum() / max(1, (lists[1] > 0).any(1).sum())))

@@ -205,6 +205,11 @@ class ItemTower(nn.Module):
         """The counts that `popularity` was made of."""
         return torch.expm1(popularity * self.popular_scale[1] + self.popular_scale[0])
 
+    def lookalikes(self, vectors: Float[Tensor, "items text_dim"], cold: Bool[Tensor, " items"]) -> Lookalikes:
+        """Lookalikes of the cold items, in row order, among the others."""
+        text = self.text(vectors)
+        return Lookalikes.find(text[cold], text, ~cold)
+
     def newcomers(
         self,
         text: Float[Tensor, "some rank"],
@@ -262,6 +267,7 @@ class ItemTower(nn.Module):
         vectors: Float[Tensor, "items text_dim"],
         counts: Float[Tensor, " items"],
         dropped: Tensor | None = None,
+        alike: Lookalikes | None = None,
     ) -> ItemSpace:
         """The item space of a catalogue.
 
@@ -271,6 +277,7 @@ class ItemTower(nn.Module):
             vectors: text vectors.
             counts: users per item; an item with none is cold.
             dropped: items to treat as cold whatever their count.
+            alike: lookalikes of the cold items in row order, where they are known already.
         """
         cold = (counts == 0) if dropped is None else dropped | (counts == 0)
         nothing, text = counts.new_zeros(len(counts), 0), self.text(vectors)
@@ -283,7 +290,7 @@ class ItemTower(nn.Module):
         item = torch.cat([item, text, torch.zeros_like(read), last], dim=1)
         if cold.any():
             rows = cold.nonzero()[:, 0]
-            alike = Lookalikes.find(text[rows], text, ~cold)
+            alike = alike or self.lookalikes(vectors, cold)
             found = self.newcomers(text[rows], alike, support, item, torch.where(cold, 0.0, counts))
             support, item = (old.index_copy(0, rows, new) for old, new in zip((support, item), found, strict=True))
         return ItemSpace(support, item, near.without(cold), item[:, -1].contiguous(), cold)

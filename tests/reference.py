@@ -34,8 +34,10 @@ def ease(histories: list[list[int]], n: int, l2: float) -> np.ndarray:
     return B
 
 
-def directed(histories: list[list[int]], n: int, l2: float, past: int, fade: float, window: int) -> np.ndarray:
-    S, T = [], []
+def directed(
+    histories: list[list[int]], n: int, l2: float, past: int, fade: float, window: int, early: float = 0.0
+) -> np.ndarray:
+    S, T, weights = [], [], []
     for history in histories:
         for end in range(1, len(history)):
             source, target = np.zeros(n), np.zeros(n)
@@ -43,9 +45,9 @@ def directed(histories: list[list[int]], n: int, l2: float, past: int, fade: flo
                 if age < past:
                     source[item] = math.exp(-age / fade)
             target[history[end : end + window]] = 1
-            S.append(source), T.append(target)
-    S, T = np.array(S), np.array(T)
-    B = np.linalg.solve(S.T @ S + l2 * np.eye(n), S.T @ T)
+            S.append(source), T.append(target), weights.append((end / past) ** -early)
+    S, T, W = np.array(S), np.array(T), np.diag(weights)
+    B = np.linalg.solve(S.T @ W @ S + l2 * np.eye(n), S.T @ W @ T)
     np.fill_diagonal(B, 0)
     return B
 

@@ -144,6 +144,17 @@ def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():
     torch.testing.assert_close(space.item[0, 4:8], mean, rtol=0.02, atol=0.02)
 
 
+def test_a_space_is_the_same_when_the_lookalikes_are_known_before():
+    tower, pairs, lists, vectors, counts = small_tower()
+    dropped = torch.arange(30) % 4 == 2
+    alike = tower.lookalikes(vectors, dropped | (counts == 0))
+    plain, known = (tower.space(pairs, lists, vectors, counts, dropped, given) for given in (None, alike))
+    for side in ("support", "item"):
+        torch.testing.assert_close(getattr(known, side), getattr(plain, side), rtol=0, atol=0)
+    other = replace(alike, rows=alike.rows.flip(0))
+    assert not torch.equal(tower.space(pairs, lists, vectors, counts, dropped, other).item, plain.item)
+
+
 def test_cold_episodes_are_the_first_known_items_and_the_new_ones_that_were_liked():
     rng = np.random.default_rng(0)
     lengths = rng.integers(2, 25, 60)

@@ -28,7 +28,7 @@ from tests import reference
 from tests.conftest import SMALL, word_vectors
 
 CPU = torch.device("cpu")
-CONFIG = FactorConfig(symmetric_rank=12, directed_rank=12, l2=3.0, past=4, fade=2.0, window=3)
+CONFIG = FactorConfig(symmetric_rank=12, directed_rank=12, l2=3.0, past=4, fade=2.0, window=3, early=0.5)
 
 
 def small_log(seed=0, users=40, n=12):
@@ -47,7 +47,7 @@ def test_full_rank_factors_are_ease_and_the_directed_ridge():
     pairs = fit_pairs(moments_of(histories), np.arange(12), CONFIG, torch.Generator().manual_seed(0), CPU)
     for name, expected in (
         ("symmetric", reference.ease(histories, 12, 3.0)),
-        ("directed", reference.directed(histories, 12, 3.0, past=4, fade=2.0, window=3)),
+        ("directed", reference.directed(histories, 12, 3.0, past=4, fade=2.0, window=3, early=0.5)),
     ):
         fitted = (pairs[name].support @ pairs[name].item.T).numpy()
         scale = np.sqrt(12) / np.linalg.norm(expected)  # both are scaled to one norm
@@ -159,7 +159,7 @@ def world(n_items=200):
     from mecold.meta.episodes import Episodes
 
     episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
-    near = fit_neighbours(stats.common, stats.counts, 20)
+    near = fit_neighbours(stats.common, 20)
     return tower, tower.space(pairs, near, vectors, counts), counts, episodes
 
 

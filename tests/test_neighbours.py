@@ -5,23 +5,27 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mecold.factors import FactorConfig, moments
 from mecold.neighbours import SHRINK, Neighbours, fit_neighbours
 
 
 def test_the_lists_hold_the_largest_shrunk_cosines():
     rng = np.random.default_rng(0)
-    histories = [set(rng.choice(15, 4, replace=False, p=np.arange(1, 16) / 120).tolist()) for _ in range(60)]
-    X = sp.csr_matrix(np.array([[float(item in h) for item in range(16)] for h in histories], np.float32))
-    counts = Counter(item for h in histories for item in h)
-    both = Counter(pair for h in histories for pair in permutations(h, 2))
-    cosine = {(i, j): n / ((counts[i] * counts[j]) ** 0.5 + SHRINK) for (i, j), n in both.items()}
+    popularity = np.arange(1, 16) / 120
+    histories = [rng.choice(15, rng.integers(1, 8), replace=False, p=popularity).tolist() for _ in range(60)]
+    weight, both = Counter(), Counter()
+    for history in histories:
+        weight.update({item: 1 / len(history) for item in history})
+        both.update({pair: 1 / len(history) for pair in permutations(history, 2)})
+    cosine = {(i, j): shared / ((weight[i] * weight[j]) ** 0.5 + SHRINK) for (i, j), shared in both.items()}
 
-    near = fit_neighbours((X.T @ X).tocsr(), np.asarray(X.sum(0), np.float32).ravel(), 5)
+    items, offsets = np.concatenate(histories), np.cumsum([0, *map(len, histories)])
+    stats = moments(items, np.ones(len(items), np.float32), offsets, np.arange(16), 16, FactorConfig())
+    near = fit_neighbours(stats.common, 5)
 
     squares = []
     for item in range(16):

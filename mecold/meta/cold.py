@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mecold.head import KNOTS, PreferenceHead
+from mecold.lookalikes import Lookalikes
 from mecold.meta.calibrate import Candidates, fitted, joined
 from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
@@ -132,7 +133,8 @@ def calibrate_cold(
         mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(chosen)]
         for draw in range(DRAWS):
             new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
-            worlds.append(World(view, new, users.take(torch.from_numpy(mixed[draw::DRAWS]))))
+            some = users.take(torch.from_numpy(mixed[draw::DRAWS]))
+            worlds.append(World(view, new, some, tower.lookalikes(view.vectors, new | (view.counts == 0))))
     values = _calibrate_gains(tower, head, worlds, rng)
     return values | _calibrate_newness(tower, head, worlds, cost, most) if values else {}
 
@@ -144,6 +146,11 @@ class World:
     view: View
     new: Bool[Tensor, " items"]
     users: Opening
+    alike: Lookalikes
+
+    def space(self, tower: ItemTower) -> ItemSpace:
+        """The item space in which the new items are cold."""
+        return self.view.space(tower, self.new, self.alike)
 
     def episodes(self, shots: int, least: int, most: int | None = None) -> list[ColdEpisodes]:
         """Episodes of at most so many users, in batches on the view's device."""
@@ -158,7 +165,7 @@ def _calibrate_gains(
     size = max(1, max(int(world.new.sum()) for world in worlds))
     most = max(1, _SCORES_AT_ONCE // (size * channels * len(worlds)))
     for world in worlds:
-        space = world.view.space(tower, world.new)
+        space = world.space(tower)
         for batch in world.episodes(SHOTS, LEAST_SHOTS, most):
             parts.append(_among(head, head(space, batch.support, coefficients), space, world.new, batch))
     if sum(map(len, parts)) < LEAST_USERS:
@@ -176,7 +183,7 @@ def _calibrate_newness(
     values, coefficients = {}, head.coefficients()
     full: dict[int, list[Full]] = {shots: [] for shots in KNOTS[1:]}
     for world in worlds:  # one space at a time: all of them would not fit for a large catalogue
-        space = world.view.space(tower, world.new)
+        space = world.space(tower)
         for shots, found in full.items():
             for batch in world.episodes(shots, shots):
                 found.append(full_of(head(space, batch.support, coefficients), space, world.new, batch))

@@ -11,6 +11,7 @@ from torch import Tensor
 import mecold.trend as trend
 from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.interactions import Interactions
+from mecold.lookalikes import Lookalikes
 from mecold.meta.config import MetaConfig
 from mecold.neighbours import Neighbours, fit_neighbours
 from mecold.tower import ItemSpace, ItemTower
@@ -32,9 +33,9 @@ class View:
     counts: Float[Tensor, " items"]
     vectors: Float[Tensor, "items text_dim"]
 
-    def space(self, tower: ItemTower, dropped: Tensor | None = None) -> ItemSpace:
-        """The item space under a tower; `dropped` items are treated as cold."""
-        return tower.space(self.pairs, self.near, self.vectors, self.counts, dropped)
+    def space(self, tower: ItemTower, dropped: Tensor | None = None, alike: Lookalikes | None = None) -> ItemSpace:
+        """The item space under a tower; `dropped` items are treated as cold, and have these lookalikes."""
+        return tower.space(self.pairs, self.near, self.vectors, self.counts, dropped, alike)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def cross_fit(
         if stats.by_time is not None:
             found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
             pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
-        near = fit_neighbours(stats.common, stats.counts, settings.neighbours).to(device)
+        near = fit_neighbours(stats.common, settings.neighbours).to(device)
         counts = stats.counts * (total.counts.sum() / max(1.0, stats.counts.sum()))  # as if the view had all users
         return View(pairs, near, torch.from_numpy(counts).to(device), vectors)
 
