@@ -11,12 +11,12 @@ import torch
 from clock import machine, medians_ms, random_space
 
 from mecold import Catalog, PrecomputedEncoder, Recommender
-from mecold.adapt import descend, gramian
-from mecold.head import PreferenceHead
+from mecold.heads.inner import descend, gramian
+from mecold.heads.preference import PreferenceHead
 from mecold.model import Model
-from mecold.shelf import Shelf
-from mecold.support import history, pad
-from mecold.tower import ItemTower, Layout
+from mecold.space.shelf import Shelf
+from mecold.data.histories import history, pad
+from mecold.space.space import ItemTower, Layout
 
 LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1), 16)
 

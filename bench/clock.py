@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from mecold.factors import FactorConfig
-from mecold.neighbours import Neighbours
-from mecold.tower import ItemSpace
+from mecold.space.statistics import FactorConfig
+from mecold.space.lists import Neighbours
+from mecold.space.space import ItemSpace
 
 
 def medians_ms(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

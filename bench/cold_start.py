@@ -19,7 +19,7 @@ from clock import commit_of
 from cold_start_tables import COUNTED, SHUFFLED, everything
 
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.registry import listed, members
+from mecold.evaluation.systems.names import listed, members
 from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.statistics import sign_flip

@@ -8,7 +8,7 @@ from clock import machine, medians_ms
 from sentence_transformers import SentenceTransformer
 
 from mecold import Catalog, TextEncoder
-from mecold.model_folder import DEFAULT_MODEL, find_model
+from mecold.encode.model_folder import DEFAULT_MODEL, find_model
 from mecold.shop import make_shop
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from clock import machine, medians_ms, random_space
 
-from mecold.head import PreferenceHead
-from mecold.index import ExactIndex, FaissIndex
-from mecold.support import history, pad
-from mecold.tower import Layout
+from mecold.heads.preference import PreferenceHead
+from mecold.space.index import ExactIndex, FaissIndex
+from mecold.data.histories import history, pad
+from mecold.space.space import Layout
 
 LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1), 16)
 K, SHOTS = 10, 10

@@ -8,7 +8,7 @@ import numpy as np
 
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
-from mecold.evaluation.systems import Supports, Training
+from mecold.evaluation.systems.base import Supports, Training
 from mecold.shop import make_shop
 
 

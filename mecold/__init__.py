@@ -6,8 +6,8 @@
 >>> recommender.recommend(user, k=10)
 """
 
-from mecold.catalog import Catalog, TextTemplate
-from mecold.encoder import Encoder, PrecomputedEncoder, TextEncoder
+from mecold.data.catalog import Catalog, TextTemplate
+from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder
 from mecold.errors import (
     DataWarning,
     EncoderError,
@@ -17,10 +17,10 @@ from mecold.errors import (
     NotFittedError,
     UnknownItemError,
 )
-from mecold.factors import FactorConfig, ItemFactors
-from mecold.head import HeadConfig
+from mecold.space.statistics import FactorConfig, ItemFactors
+from mecold.heads.preference import HeadConfig
 from mecold.meta.config import MetaConfig, TrainConfig
-from mecold.meta.report import FitReport, Tracker
+from mecold.report import FitReport, Tracker
 from mecold.recommender import Recommender
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 from mecold.version import __version__

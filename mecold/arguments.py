@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from mecold.errors import InvalidDataError
-from mecold.interactions import OnUnknown
+from mecold.data.interactions import OnUnknown
 from mecold.model import Model
-from mecold.shelf import Shelf
-from mecold.support import History, history
+from mecold.space.shelf import Shelf
+from mecold.data.histories import History, history
 from mecold.types import Interaction, ItemId, UserState
 
 

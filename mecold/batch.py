@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from mecold.catalog import Catalog
+from mecold.data.catalog import Catalog
 from mecold.errors import InvalidDataError, few
-from mecold.frames import id_column
-from mecold.index import Found
-from mecold.interactions import Interactions
+from mecold.data.frames import id_column
+from mecold.space.index import Found
+from mecold.data.interactions import Interactions
 from mecold.meta.episodes import labels_of
-from mecold.support import History, history
+from mecold.data.histories import History, history
 from mecold.types import ItemId
 
 _ROWS_AT_ONCE = 1 << 15  # padded support rows per chunk: 100 MB of gathered vectors at dim 400

@@ -6,8 +6,8 @@ from functools import cached_property
 
 import torch
 
-from mecold.head import Coefficients, PreferenceHead
-from mecold.tower import ItemTower
+from mecold.heads.preference import Coefficients, PreferenceHead
+from mecold.space.space import ItemTower
 
 
 @dataclass(frozen=True)

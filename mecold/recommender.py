@@ -17,20 +17,20 @@ from torch import Tensor
 
 from mecold.arguments import check_k, check_state, listed, read_history
 from mecold.batch import chunks, histories_of, recommendations
-from mecold.catalog import Catalog, TextTemplate
-from mecold.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.data.catalog import Catalog, TextTemplate
+from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
-from mecold.factors import ItemFactors
-from mecold.frames import Columns, FrameLike, read_frame
-from mecold.interactions import Interactions, OnUnknown
+from mecold.space.statistics import ItemFactors
+from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.interactions import Interactions, OnUnknown
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
-from mecold.meta.report import FitReport, Tracker
+from mecold.report import FitReport, Tracker
 from mecold.model import Model
-from mecold.shelf import Shelf, cold_rows, with_new_text
+from mecold.space.shelf import Shelf, cold_rows, with_new_text
 from mecold.store import load_model, save_model
-from mecold.support import History, Support, history, pad
-from mecold.tower import ItemSpace, Query
+from mecold.data.histories import History, Support, history, pad
+from mecold.space.space import ItemSpace, Query
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 

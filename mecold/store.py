@@ -20,16 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mecold.catalog import Catalog, TextTemplate
+from mecold.data.catalog import Catalog, TextTemplate
 from mecold.errors import ModelFileError, few
-from mecold.factors import FactorConfig
-from mecold.head import HeadConfig, PreferenceHead
-from mecold.index import ExactIndex, FaissIndex, ItemIndex
+from mecold.space.statistics import FactorConfig
+from mecold.heads.preference import HeadConfig, PreferenceHead
+from mecold.space.index import ExactIndex, FaissIndex, ItemIndex
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
-from mecold.neighbours import Neighbours
-from mecold.shelf import Shelf
-from mecold.tower import ItemSpace, ItemTower, Layout
+from mecold.space.lists import Neighbours
+from mecold.space.shelf import Shelf
+from mecold.space.space import ItemSpace, ItemTower, Layout
 from mecold.version import __version__
 
 FORMAT = 4

@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mecold import MetaConfig, PrecomputedEncoder, Recommender, TrainConfig
-from mecold.factors import FactorConfig
+from mecold.space.statistics import FactorConfig
 from mecold.shop import Shop, make_shop
 
 

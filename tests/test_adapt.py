@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold.adapt import descend, logistic_loss, solve, squared_loss
+from mecold.heads.inner import descend, logistic_loss, solve, squared_loss
 from tests import reference
 
 

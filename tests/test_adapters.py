@@ -37,7 +37,7 @@ from typer.testing import CliRunner
 import mecold.plugins as plugins
 import mecold_adapters.about
 from mecold import InvalidDataError, MetaConfig, NotFittedError, Recommender, UnknownItemError
-from mecold.cli import app
+from mecold.cli.main import app
 from mecold_adapters import ColdStartRouter, FactorModel, NeighbourModel, WarmModel
 from mecold_adapters.implicit import LEFT_OUT, MecoldRecommender, warm_model
 from mecold_adapters.router import _rising

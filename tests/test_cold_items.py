@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from mecold import Recommender
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
-from mecold.factors import FactorPair
-from mecold.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
-from mecold.meta.cold import Full, cold_episodes, newness_of
+from mecold.space.statistics import FactorPair
+from mecold.space.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
+from mecold.meta.newcomers import Full, cold_episodes, newness_of
 from mecold.meta.episodes import Opening
-from mecold.neighbours import Neighbours
-from mecold.shelf import cold_rows, with_new_text
-from mecold.tower import ItemTower, Layout
+from mecold.space.lists import Neighbours
+from mecold.space.shelf import cold_rows, with_new_text
+from mecold.space.space import ItemTower, Layout
 from tests.conftest import SMALL
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import Catalog, DataWarning, InvalidDataError, TextTemplate, UnknownItemError
-from mecold.interactions import Interactions
+from mecold.data.interactions import Interactions
 
 ITEMS = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["one", "two", "three"]})
 

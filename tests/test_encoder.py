@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from mecold import EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
-from mecold.model_folder import find_model
-from mecold.vector_cache import VectorCache
+from mecold.encode.model_folder import find_model
+from mecold.encode.cache import VectorCache
 
 TEXTS = ["gel pen", "a very long text " * 200, "", "🙂 emoji", "gel pen", "Stift", "tent\x00with control"]
 
@@ -107,7 +107,7 @@ def test_unsafe_or_unreadable_models_are_refused(model_folder, tmp_path):
 
 
 def test_changed_bundled_weights_are_refused(monkeypatch):
-    monkeypatch.setattr("mecold.model_folder.BUNDLED_SHA256", "0" * 64)
+    monkeypatch.setattr("mecold.encode.model_folder.BUNDLED_SHA256", "0" * 64)
     with pytest.raises(EncoderError, match="not the known all-MiniLM-L6-v2"):
         TextEncoder()
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 import mecold
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset, histogram
-from mecold.evaluation.linear import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
+from mecold.evaluation.systems.item_to_item import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
 from mecold.evaluation.measures import World, beyond, per_user, slices, without_support
-from mecold.evaluation.neighbours import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
+from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.protocol import Tasks, split
 from mecold.evaluation.ranking import rank, top
 from mecold.evaluation.results import _reached, code_fingerprint
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
-from mecold.evaluation.systems import Training, support_matrix
+from mecold.evaluation.systems.base import Training, support_matrix
 from tests import reference
 
 

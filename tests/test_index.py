@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import InvalidDataError
-from mecold.index import ExactIndex, FaissIndex, make_index, top_rows
-from mecold.neighbours import Neighbours
-from mecold.tower import ItemSpace, Query
+from mecold.space.index import ExactIndex, FaissIndex, make_index, top_rows
+from mecold.space.lists import Neighbours
+from mecold.space.space import ItemSpace, Query
 
 
 def best(scores, k, banned=()):

@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import Catalog, HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
-from mecold.demo import most_popular, score, split_users
-from mecold.factors import FactorConfig, fit_pairs, moments
-from mecold.head import KNOTS, PreferenceHead
-from mecold.interactions import Interactions
-from mecold.losses import logq_correction, multi_positive_softmax, soft_ndcg
+from mecold.cli.demo import most_popular, score, split_users
+from mecold.space.statistics import FactorConfig, fit_pairs, moments
+from mecold.heads.preference import KNOTS, PreferenceHead
+from mecold.data.interactions import Interactions
+from mecold.math.losses import logq_correction, multi_positive_softmax, soft_ndcg
 from mecold.meta.calibrate import Candidates, Gains, _candidates, calibrate, fitted
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import Opening, cut, opening
 from mecold.meta.train import episode_loss, hide_support
-from mecold.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
-from mecold.neighbours import fit_neighbours
+from mecold.math.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
+from mecold.space.lists import fit_neighbours
 from mecold.shop import make_shop
-from mecold.support import history, pad
-from mecold.tower import ItemTower, Layout
+from mecold.data.histories import history, pad
+from mecold.space.space import ItemTower, Layout
 from tests import reference
 from tests.conftest import SMALL, word_vectors
 
@@ -97,7 +97,7 @@ def test_a_user_without_relevant_items_scores_zero_and_padding_hits_nothing():
 
 def test_episodes_are_the_first_items_and_what_follows(shop):
     from mecold import Catalog
-    from mecold.interactions import Interactions
+    from mecold.data.interactions import Interactions
 
     catalog = Catalog.read(shop.items)
     log = Interactions.read(shop.interactions, catalog)
@@ -115,7 +115,7 @@ def test_episodes_are_the_first_items_and_what_follows(shop):
 
 def test_disliked_items_are_never_predicted(shop):
     from mecold import Catalog
-    from mecold.interactions import Interactions
+    from mecold.data.interactions import Interactions
 
     log = Interactions.read(shop.interactions, Catalog.read(shop.items))
     labels = np.where(np.arange(len(log.items)) % 3 == 0, -1.0, 1.0).astype(np.float32)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold.factors import FactorConfig, moments
-from mecold.neighbours import SHRINK, Neighbours, fit_neighbours
+from mecold.space.statistics import FactorConfig, moments
+from mecold.space.lists import SHRINK, Neighbours, fit_neighbours
 
 
 def test_the_lists_hold_the_largest_shrunk_cosines():

@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from mecold.cli import app
+from mecold.cli.main import app
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.plan import make_plan
 from mecold.evaluation.protocol import split
-from mecold.evaluation.rankings import export
-from mecold.evaluation.registry import GRIDS, listed, members
+from mecold.evaluation.export import export
+from mecold.evaluation.systems.names import GRIDS, listed, members
 from mecold.evaluation.run import evaluate
-from mecold.evaluation.systems import FunctionSystem
+from mecold.evaluation.systems.base import FunctionSystem
 from tests import reference
 from tests.conftest import SMALL
 
@@ -30,7 +30,7 @@ def dataset(shop, encoder):
 
 
 def ours():
-    from mecold.evaluation.ours import Mecold
+    from mecold.evaluation.systems.ours import Mecold
 
     return Mecold(config=SMALL)
 

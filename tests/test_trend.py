@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-import mecold.trend as trend
+import mecold.space.channels.trend as trend
 from mecold import Interaction
 from tests.conftest import SMALL, word_vectors
 

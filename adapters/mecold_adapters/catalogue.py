@@ -3,7 +3,7 @@
 import polars as pl
 
 from mecold import InvalidDataError
-from mecold.frames import FrameLike, id_column, read_frame, require
+from mecold.data.frames import FrameLike, id_column, read_frame, require
 
 
 def described(every: pl.Series, items: FrameLike | None) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from mecold import Encoder, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender, TextEncoder
-from mecold.frames import FrameLike
+from mecold.data.frames import FrameLike
 from mecold_adapters.about import CORNAC
 from mecold_adapters.catalogue import described
 from mecold_adapters.packing import pack, unpack

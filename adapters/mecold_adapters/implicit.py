@@ -21,7 +21,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from mecold import DataWarning, Encoder, InvalidDataError, ItemId, MetaConfig, NotFittedError, Recommender
-from mecold.frames import FrameLike, id_column, read_frame, require
+from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold_adapters.about import IMPLICIT
 from mecold_adapters.packing import pack, unpack
 from mecold_adapters.warm import FactorModel, FoldInModel, NeighbourModel

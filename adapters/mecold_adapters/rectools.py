@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from mecold import DataWarning, Encoder, ItemId, MetaConfig, Recommender, TextEncoder
-from mecold.frames import FrameLike
+from mecold.data.frames import FrameLike
 from mecold_adapters.about import RECTOOLS
 from mecold_adapters.catalogue import described
 from mecold_adapters.packing import pack, unpack

@@ -9,8 +9,8 @@ import torch
 
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender
 from mecold.arguments import check_k, listed
-from mecold.frames import FrameLike, id_column, read_frame, require
-from mecold.metrics import ndcg
+from mecold.data.frames import FrameLike, id_column, read_frame, require
+from mecold.math.metrics import ndcg
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused

@@ -12,8 +12,8 @@ import polars as pl
 import torch
 
 from mecold import Encoder, InvalidDataError, MetaConfig, Recommender, TextTemplate
-from mecold.frames import FrameLike, read_frame, require
-from mecold.metrics import ndcg
+from mecold.data.frames import FrameLike, read_frame, require
+from mecold.math.metrics import ndcg
 from mecold_adapters.about import SKLEARN
 from mecold_adapters.packing import pack, unpack
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mecold import InvalidDataError, ItemFactors, ItemId, UnknownItemError
-from mecold.frames import id_column
+from mecold.data.frames import id_column
 
 
 @runtime_checkable

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from mecold.catalog import Catalog, TextTemplate
-from mecold.encoder import Encoder, TextEncoder, encode_or_zero
-from mecold.frames import Columns, FrameLike, read_frame
-from mecold.interactions import Interactions, OnUnknown
+from mecold.data.catalog import Catalog, TextTemplate
+from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.interactions import Interactions, OnUnknown
 
 
 @dataclass(frozen=True)

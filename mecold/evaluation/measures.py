@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-import mecold.metrics as formulas
+import mecold.math.metrics as formulas
 from mecold.errors import InvalidDataError
 from mecold.evaluation.protocol import Tasks
 

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.interactions import Interactions
+from mecold.data.interactions import Interactions
 
 Protocol: TypeAlias = Literal["user", "time", "item"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -15,7 +15,7 @@ from jaxtyping import Int32
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.protocol import Tasks
-from mecold.evaluation.systems import Fitted, Supports
+from mecold.evaluation.systems.base import Fitted, Supports
 
 _SCORES_AT_ONCE = 1 << 24  # 64 MB of float32 scores; a few copies are alive at a time
 _USERS_AT_ONCE = 512

@@ -17,8 +17,8 @@ from mecold.errors import InvalidDataError
 
 RUN_FILE = "run.json"
 _ALWAYS = ("evaluation.run", "evaluation.ranking", "evaluation.protocol", "evaluation.dataset")
-_BASELINES = ("evaluation.linear", "evaluation.neighbours")
-_OURS = ("evaluation.ours",)
+_BASELINES = ("evaluation.systems.item_to_item", "evaluation.systems.others")
+_OURS = ("evaluation.systems.ours",)
 
 
 @dataclass(frozen=True)

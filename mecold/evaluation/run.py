@@ -12,17 +12,17 @@ from tqdm import tqdm
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.linear import Named
+from mecold.evaluation.systems.item_to_item import Named
 from mecold.evaluation.measures import METRICS, World, per_user
 from mecold.evaluation.plan import SEEDS, Plan, make_plan
 from mecold.evaluation.protocol import Protocol, Split
 from mecold.evaluation.ranking import PeakMemory, latency, rank
-from mecold.evaluation.rankings import read_rankings
-from mecold.evaluation.registry import listed, members
+from mecold.evaluation.export import read_rankings
+from mecold.evaluation.systems.names import listed, members
 from mecold.evaluation.results import Outcome, Results, address, claim_folder
-from mecold.evaluation.summary import Report, summarise
-from mecold.evaluation.systems import Kind, System, Training, kind_of
-from mecold.frames import FrameLike
+from mecold.evaluation.report.summary import Report, summarise
+from mecold.evaluation.systems.base import Kind, System, Training, kind_of
+from mecold.data.frames import FrameLike
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     """Evaluate systems on cold users or cold items, ranked over the full catalogue.
 
     Args:
-        systems: names (see `mecold.evaluation.registry`), `System`s or functions; a text is a comma-separated list.
+        systems: names (see `mecold.evaluation.systems.names`), `System`s or functions; a text is a comma-separated list.
         dataset: from `Dataset.read`.
         protocol: `"user"`, `"time"` or `"item"`.
         shots: support sizes; 0, 1, 3, 5, 10, or 10 for the `item` protocol.
@@ -51,7 +51,7 @@ def evaluate(
         metrics: such as `"ndcg@10"`; the first is the headline, compared and tested.
         tune: choose each baseline's settings per number of shots on validation users.
         reference: the system that the others are compared with; the first one where None.
-        rankings: lists made elsewhere, by system name (see `mecold.evaluation.rankings`).
+        rankings: lists made elsewhere, by system name (see `mecold.evaluation.export`).
         out: report folder; an interrupted run with the same settings goes on there. None writes nothing.
         device: where systems that use torch run: `"auto"`, `"cpu"`, `"cuda"`, ...
         progress: show progress bars.

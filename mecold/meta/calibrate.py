@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.head import KNOTS, Coefficients, PreferenceHead
-from mecold.losses import soft_ndcg
+from mecold.heads.preference import KNOTS, Coefficients, PreferenceHead
+from mecold.math.losses import soft_ndcg
 from mecold.meta.episodes import Episodes, Opening, cut, telling
 from mecold.meta.train import hide_support
-from mecold.metrics import discounted_gain, ideal_gain
-from mecold.tower import NEW, ItemSpace
+from mecold.math.metrics import discounted_gain, ideal_gain
+from mecold.space.space import NEW, ItemSpace
 
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
 STEPS, LAST = 150, 60  # all steps, and those whose mean is taken

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from mecold.errors import InvalidDataError
-from mecold.factors import FactorConfig
-from mecold.head import KNOTS, HeadConfig
+from mecold.space.statistics import FactorConfig
+from mecold.heads.preference import KNOTS, HeadConfig
 
 
 @dataclass(frozen=True)

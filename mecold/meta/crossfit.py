@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-import mecold.trend as trend
-from mecold.factors import FactorPair, Moments, fit_pairs, fitted_items, moments
-from mecold.interactions import Interactions
-from mecold.lookalikes import Lookalikes
+import mecold.space.channels.trend as trend
+from mecold.space.statistics import FactorPair, Moments, fit_pairs, fitted_items, moments
+from mecold.data.interactions import Interactions
+from mecold.space.lookalikes import Lookalikes
 from mecold.meta.config import MetaConfig
-from mecold.neighbours import Neighbours, fit_neighbours
-from mecold.tower import ItemSpace, ItemTower
+from mecold.space.lists import Neighbours, fit_neighbours
+from mecold.space.space import ItemSpace, ItemTower
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from mecold.interactions import Interactions
-from mecold.support import Support, support_of
+from mecold.data.interactions import Interactions
+from mecold.data.histories import Support, support_of
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-import mecold.trend as trend
-from mecold.catalog import Catalog
+import mecold.space.channels.trend as trend
+from mecold.data.catalog import Catalog
 from mecold.errors import InvalidDataError
-from mecold.factors import ItemFactors
-from mecold.head import PreferenceHead
-from mecold.interactions import Interactions
+from mecold.space.statistics import ItemFactors
+from mecold.heads.preference import PreferenceHead
+from mecold.data.interactions import Interactions
 from mecold.meta.calibrate import calibrate
-from mecold.meta.cold import calibrate_cold
+from mecold.meta.newcomers import calibrate_cold
 from mecold.meta.config import MetaConfig
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import labels_of, opening
-from mecold.meta.report import FitReport, Tracker
+from mecold.report import FitReport, Tracker
 from mecold.meta.train import split_learners, train
-from mecold.tower import ItemSpace, ItemTower, Layout
+from mecold.space.space import ItemSpace, ItemTower, Layout
 
 LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mecold.errors import MecoldError
-from mecold.head import PreferenceHead
-from mecold.losses import logq_correction, multi_positive_softmax
+from mecold.heads.preference import PreferenceHead
+from mecold.math.losses import logq_correction, multi_positive_softmax
 from mecold.meta.config import TrainConfig
 from mecold.meta.crossfit import Views
 from mecold.meta.episodes import Episodes, Opening, cut, draw_shots, telling
-from mecold.meta.report import FitReport, Tracker
-from mecold.metrics import hits, ndcg
-from mecold.tower import ItemSpace, Query
+from mecold.report import FitReport, Tracker
+from mecold.math.metrics import hits, ndcg
+from mecold.space.space import ItemSpace, Query
 
 CHECK_SHOTS = (0, 1, 3, 5, 10)
 """Numbers of shots at which held-out users are ranked after each epoch."""

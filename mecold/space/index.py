@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mecold.errors import InvalidDataError, ModelFileError
-from mecold.tower import ItemSpace, Query
+from mecold.space.space import ItemSpace, Query
 
 _BLOCK = 128  # items per block in the first pass of the top-k
 _SCORES_AT_ONCE = 1 << 26  # 256 MB of float32 scores

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from mecold.catalog import Catalog
+from mecold.data.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
-from mecold.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+from mecold.data.frames import Columns, FrameLike, id_column, number_column, read_frame, require
 from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]

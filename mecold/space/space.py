@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-import mecold.trend as trend
-from mecold.factors import FactorPair
-from mecold.lookalikes import Lookalikes
-from mecold.neighbours import Neighbours
+import mecold.space.channels.trend as trend
+from mecold.space.statistics import FactorPair
+from mecold.space.lookalikes import Lookalikes
+from mecold.space.lists import Neighbours
 
 NEW = "new"  # the channel of newness: 1 for an item that nobody has touched
 LEAST_VARIANCE = 1e-6  # of a direction of the texts, as a share of the largest

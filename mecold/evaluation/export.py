@@ -12,8 +12,8 @@ from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.protocol import Split, Tasks
 from mecold.evaluation.results import Outcome
-from mecold.evaluation.systems import Training
-from mecold.frames import FrameLike, read_frame, require
+from mecold.evaluation.systems.base import Training
+from mecold.data.frames import FrameLike, read_frame, require
 
 _README = """# Tasks of a cold-start evaluation
 

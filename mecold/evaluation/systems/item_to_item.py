@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float32
 
 from mecold.errors import InvalidDataError
-from mecold.evaluation.systems import Kind, Supports, Training, support_matrix
-from mecold.ridge import damped_cholesky, prefixes
+from mecold.evaluation.systems.base import Kind, Supports, Training, support_matrix
+from mecold.math.ridge import damped_cholesky, prefixes
 
 FADE = 2.0
 EXACT_TO = 11_999  # items up to which ridge regressions run in float64

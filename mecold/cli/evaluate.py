@@ -10,21 +10,21 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, no_type_check
 import typer
 from rich.table import Table
 
-from mecold.catalog import TextTemplate
-from mecold.encoder import TextEncoder
+from mecold.data.catalog import TextTemplate
+from mecold.encode.encoder import TextEncoder
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.plan import Plan, make_plan
 from mecold.evaluation.protocol import Protocol
-from mecold.evaluation.rankings import export
-from mecold.evaluation.registry import BUILT_IN, GROUPS
+from mecold.evaluation.export import export
+from mecold.evaluation.systems.names import BUILT_IN, GROUPS
 from mecold.evaluation.run import evaluate
-from mecold.evaluation.summary import Report
-from mecold.evaluation.tables import by_quality, verdict
-from mecold.frames import read_frame
-from mecold.model_folder import DEFAULT_MODEL
-from mecold.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
-from mecold.terminal import out as console
+from mecold.evaluation.report.summary import Report
+from mecold.evaluation.report.tables import by_quality, verdict
+from mecold.data.frames import read_frame
+from mecold.encode.model_folder import DEFAULT_MODEL
+from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import out as console
 
 app = typer.Typer(
     help="Evaluate recommenders on cold users and cold items, over the full catalogue.",

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mecold.evaluation.systems import Kind, Supports, Training
-from mecold.head import Coefficients, PreferenceHead
+from mecold.evaluation.systems.base import Kind, Supports, Training
+from mecold.heads.preference import Coefficients, PreferenceHead
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
-from mecold.support import history, pad
-from mecold.tower import ItemSpace, Query
+from mecold.data.histories import history, pad
+from mecold.space.space import ItemSpace, Query
 from mecold.version import __version__
 
 Change = Callable[[MetaConfig], MetaConfig]

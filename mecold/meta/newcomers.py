@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mecold.head import KNOTS, PreferenceHead
-from mecold.lookalikes import Lookalikes
+from mecold.heads.preference import KNOTS, PreferenceHead
+from mecold.space.lookalikes import Lookalikes
 from mecold.meta.calibrate import Candidates, fitted, joined
 from mecold.meta.crossfit import View, Views
 from mecold.meta.episodes import Opening
-from mecold.metrics import hits, ideal_gain, ndcg
-from mecold.support import Support, support_of
-from mecold.tower import NEW, ItemSpace, ItemTower, Query
+from mecold.math.metrics import hits, ideal_gain, ndcg
+from mecold.data.histories import Support, support_of
+from mecold.space.space import NEW, ItemSpace, ItemTower, Query
 
 SHARE = 0.2  # of the items are treated as new
 DRAWS = 3  # of new items, so that it matters less which they are

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 
 from mecold.evaluation import page, tables
-from mecold.evaluation.cells import Cell, Outcomes
+from mecold.evaluation.report.cells import Cell, Outcomes
 from mecold.evaluation.measures import FORMULAS, Metric, World, beyond, per_user, slices
 from mecold.evaluation.plan import Plan
 from mecold.evaluation.results import Outcome, write_text
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
-from mecold.evaluation.systems import Kind
+from mecold.evaluation.systems.base import Kind
 from mecold.version import __version__
 
 ENVELOPES: dict[str, tuple[Kind, ...]] = {"all": ("order-blind", "order-aware"), "order-blind": ("order-blind",)}

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from mecold.catalog import Catalog
+from mecold.data.catalog import Catalog
 from mecold.errors import InvalidDataError, few
-from mecold.ridge import damped_cholesky, prefixes
+from mecold.math.ridge import damped_cholesky, prefixes
 from mecold.types import ItemId
 
 RECENT = 1000  # of a user's items, the last so many are neighbours of each other: a bound on memory

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from mecold.evaluation.charts import pictures
-from mecold.evaluation.tables import Table, all_tables, ranked_over, settings, verdict
+from mecold.evaluation.report.charts import pictures
+from mecold.evaluation.report.tables import Table, all_tables, ranked_over, settings, verdict
 
 _CSS = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1d2433;--faint:#7b8494;--line:#dfe3ea;--mark:#eef4ff;

@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mecold.errors import EncoderError, InvalidDataError, few
-from mecold.frames import FrameLike, read_frame
-from mecold.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
-from mecold.vector_cache import VectorCache, default_cache_folder
+from mecold.data.frames import FrameLike, read_frame
+from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
+from mecold.encode.cache import VectorCache, default_cache_folder
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.interactions import Interactions
+from mecold.data.interactions import Interactions
 
 Supports: TypeAlias = Sequence[np.ndarray]
 """Rows of the support items of each user, oldest first."""

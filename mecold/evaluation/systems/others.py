@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from mecold.adapt import descend, gramian, logistic_loss, solve
-from mecold.evaluation.linear import Named
-from mecold.evaluation.systems import Supports, Training, support_matrix
-from mecold.support import history, pad
+from mecold.heads.inner import descend, gramian, logistic_loss, solve
+from mecold.evaluation.systems.item_to_item import Named
+from mecold.evaluation.systems.base import Supports, Training, support_matrix
+from mecold.data.histories import history, pad
 
 
 @dataclass(frozen=True)

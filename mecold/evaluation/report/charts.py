@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mecold.evaluation.tables import by_quality
+from mecold.evaluation.report.tables import by_quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

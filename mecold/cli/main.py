@@ -12,18 +12,18 @@ import polars as pl
 import typer
 from rich.table import Table
 
-from mecold.catalog import TextTemplate
-from mecold.cli_evaluate import app as evaluate_app
-from mecold.encoder import TextEncoder
+from mecold.data.catalog import TextTemplate
+from mecold.cli.evaluate import app as evaluate_app
+from mecold.encode.encoder import TextEncoder
 from mecold.errors import InvalidDataError
-from mecold.frames import read_frame
+from mecold.data.frames import read_frame
 from mecold.meta.config import MetaConfig
-from mecold.model_folder import DEFAULT_MODEL
+from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
 from mecold.store import check_target
-from mecold.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
-from mecold.terminal import out as console
+from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import out as console
 from mecold.types import ItemId, Recommendation
 from mecold.version import __version__
 
@@ -171,7 +171,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Fit and try mecold on a generated shop, with real BERT embeddings."""
-    from mecold.demo import run_demo
+    from mecold.cli.demo import run_demo
 
     with explained():
         run_demo(console, n_items=items, n_users=users, seed=seed)

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.catalog import Catalog
+from mecold.data.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
-from mecold.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
-from mecold.lookalikes import Lookalikes
+from mecold.space.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
+from mecold.space.lookalikes import Lookalikes
 from mecold.model import Model
-from mecold.neighbours import Neighbours
-from mecold.tower import ItemSpace, Layout, Query
+from mecold.space.lists import Neighbours
+from mecold.space.space import ItemSpace, Layout, Query
 from mecold.types import ItemId, UserState
 
 _SLACK = 0.2  # share of dead rows, or of rows outside a built index, at which the shelf is packed

@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
-import mecold.trend as trend
+import mecold.space.channels.trend as trend
 from mecold.errors import InvalidDataError
-from mecold.support import Support, support_of
-from mecold.tower import FITTED, ItemSpace, Layout, Query
+from mecold.data.histories import Support, support_of
+from mecold.space.space import FITTED, ItemSpace, Layout, Query
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 """Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n).

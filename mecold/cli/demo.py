@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mecold.metrics import ndcg
+from mecold.math.metrics import ndcg
 from mecold.recommender import Recommender
 from mecold.shop import Shop, make_shop
 from mecold.types import ItemId

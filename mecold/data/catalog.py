@@ -12,7 +12,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
-from mecold.frames import Columns, FrameLike, id_column, read_frame, require
+from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require
 from mecold.types import ItemId
 
 USUAL_FIELDS = ("title", "name", "brand", "author", "category", "genres", "grapes", "country", "region", "description")

@@ -1,0 +1,1 @@
+"""The caller's data: frames, items, logs, and histories as padded tensors."""

@@ -1,0 +1,121 @@
+"""What users did, padded into tensors: the one form in which heads read users, one or a million.
+
+A support, the first items of a user, and both sides of an episode are `Histories`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from mecold.data.rows import Rows
+
+
+@dataclass(frozen=True)
+class Histories(Rows):
+    """Histories of a batch of users, oldest row first, padded behind.
+
+    Args:
+        rows: rows of the catalogue; padding holds 0.
+        labels: 1 liked, -1 disliked, 0 seen without opinion, anything between; padding holds 0.
+        weights: how much each row counts; padding holds 0.
+        times: when each row was, on the training log's clock; NaN where unknown, and in padding.
+        mask: True for real rows.
+    """
+
+    rows: Int[Tensor, "users length"]
+    labels: Float[Tensor, "users length"]
+    weights: Float[Tensor, "users length"]
+    times: Float64[Tensor, "users length"]
+    mask: Bool[Tensor, "users length"]
+
+    @classmethod
+    def padded(
+        cls,
+        rows: np.ndarray,
+        sizes: np.ndarray,
+        *,
+        labels: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        times: np.ndarray | None = None,
+    ) -> "Histories":
+        """Histories out of flat arrays, user after user; at least one column wide.
+
+        Args:
+            rows: rows of the catalogue, oldest first within each user.
+            sizes: how many of them each user has.
+            labels: one per row; 1 by default.
+            weights: one per row; 1 by default.
+            times: one per row; unknown by default.
+        """
+        sizes = np.asarray(sizes, np.int64)
+        mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
+
+        def spread(values: np.ndarray | float, empty: float, dtype: type) -> Tensor:
+            table = np.full(mask.shape, empty, dtype)
+            table[mask] = values
+            return torch.from_numpy(table)
+
+        return cls(
+            spread(rows, 0, np.int64),
+            spread(1.0 if labels is None else labels, 0.0, np.float32),
+            spread(1.0 if weights is None else weights, 0.0, np.float32),
+            spread(np.nan if times is None else times, np.nan, np.float64),
+            torch.from_numpy(mask),
+        )
+
+    @cached_property
+    def shots(self) -> Int[Tensor, " users"]:
+        """Number of real rows per user."""
+        return self.mask.sum(1)
+
+    @property
+    def ages(self) -> Int[Tensor, "users length"]:
+        """How many rows of the same user are newer; 0 in padding."""
+        newer = self.shots[:, None] - 1 - torch.arange(self.mask.shape[1], device=self.mask.device)
+        return newer.clamp(min=0)
+
+    @property
+    def time(self) -> Float64[Tensor, " users"]:
+        """When the newest row of each user was; NaN where unknown."""
+        return self.times.gather(1, (self.shots - 1).clamp(min=0)[:, None])[:, 0]
+
+    @property
+    def liking(self) -> Float[Tensor, "users length"]:
+        """Label times weight of each row; 0 in padding."""
+        return self.labels * self.weights
+
+    def first(self, most: Int[Tensor, " users"] | int) -> "Histories":
+        """The oldest rows of each user, at most so many."""
+        limit = torch.as_tensor(most, device=self.mask.device).expand(len(self.rows))
+        width = max(1, int(torch.minimum(limit, self.shots).max()) if len(limit) else 1)
+        cut = Histories(*(part[:, :width] for part in (self.rows, self.labels, self.weights, self.times, self.mask)))
+        return cut.only(cut.mask & (torch.arange(width, device=cut.mask.device) < limit[:, None]))
+
+    def newest(self, most: int) -> "Histories":
+        """The newest rows of each user, at most so many."""
+        if self.mask.shape[1] <= most:
+            return self
+        columns = (self.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=self.mask.device)
+        return Histories(
+            *(part.gather(1, columns) for part in (self.rows, self.labels, self.weights, self.times, self.mask))
+        )
+
+    def chosen(self, these: Bool[Tensor, "users length"], most: int) -> "Histories":
+        """The oldest rows of each user that are chosen, at most so many, moved to the front."""
+        order = torch.argsort((~(these & self.mask)).int(), dim=1, stable=True)[:, :most]
+        moved = [p.gather(1, order) for p in (self.rows, self.labels, self.weights, self.times, these & self.mask)]
+        return Histories(*moved).only(moved[-1])
+
+    def only(self, mask: Bool[Tensor, "users length"]) -> "Histories":
+        """The same columns with only these as real rows; they must stand in front of the others."""
+        return Histories(
+            torch.where(mask, self.rows, 0),
+            torch.where(mask, self.labels, 0.0),
+            torch.where(mask, self.weights, 0.0),
+            torch.where(mask, self.times, torch.nan),
+            mask,
+        )

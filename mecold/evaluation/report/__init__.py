@@ -1,0 +1,1 @@
+"""Lists to numbers, tables, pictures and a page."""

@@ -1,0 +1,1 @@
+"""What adapts to a user."""

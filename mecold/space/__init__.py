@@ -1,0 +1,1 @@
+"""The item space: channels by name, neighbour lists, search."""

@@ -1,0 +1,119 @@
+"""A channel: one kind of thing that is known of items, as two sides and a few traits. The value the model hangs on.
+
+The *support side* says what an item tells about a user who has it; the *item side* is what the item is found by. Both may
+be one tensor. A channel is addressed by its name, never by its place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mecold.data.rows import Rows
+
+LISTS = "lists"
+"""The name under which a head keeps its numbers for the neighbour lists, which are no vectors and so no channel."""
+
+Reads: TypeAlias = Literal["items", "time", "nothing", "bonus"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a channel is like, for heads and for items that nobody has touched.
+
+    Args:
+        reads: what a user's vector in this channel is made of: the support's `items`; the `time` of the newest one; `nothing`,
+            so that it is a number learned by shots; or a `bonus` by shots, which calibration alone sets.
+        start: logarithm of the channel's scale before training.
+        fades: an older item of the support says less.
+        tied: the item sides of the support's items are read too: they find what the same items lead to.
+        grows: an item's item side grows with the root of its count.
+        agrees: whether a support's items agree in it tells how far to trust the channels.
+        scaled_as: name of the channel whose learned numbers this one shares; "" has its own.
+    """
+
+    reads: Reads = "items"
+    start: float = 0.0
+    fades: bool = True
+    tied: bool = False
+    grows: bool = False
+    agrees: bool = False
+    scaled_as: str = ""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a channel of times is read by.
+
+    Args:
+        centres: middle of each bin of time, in the log's unit.
+        persistence: how much of a trend is left one bin later, from 0 to 1.
+    """
+
+    centres: Float64[Tensor, " bins"]
+    persistence: float
+
+
+@dataclass(frozen=True)
+class Channel(Rows):
+    """One channel of an item space.
+
+    Args:
+        name: its name.
+        traits: what it is like.
+        support: what an item says about a user who has it; None where nothing of it is read.
+        item: what the item is found by; may be the same tensor as `support`.
+        clock: of a channel that reads times.
+    """
+
+    name: str
+    traits: Traits
+    support: Float[Tensor, "items width"] | None
+    item: Float[Tensor, "items width"]
+    clock: Clock | None = None
+
+    @property
+    def width(self) -> int:
+        """Numbers per item."""
+        return self.item.shape[1]
+
+    @property
+    def scale_name(self) -> str:
+        """Name of the numbers that a head keeps for this channel."""
+        return self.traits.scaled_as or self.name
+
+    def map(self, change):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
+        shared = self.support is self.item
+        mapped = super().map(change)
+        return Channel(self.name, self.traits, mapped.item, mapped.item, self.clock) if shared else mapped
+
+    def known(self) -> Tensor:
+        """True for items that have anything in this channel."""
+        found = (self.item != 0).any(1)
+        return found if self.support is None or self.support is self.item else found | (self.support != 0).any(1)
+
+
+Channels: TypeAlias = Mapping[str, Channel]
+"""Channels by name, in the order in which they stand in an item vector."""
+
+
+def spans_of(channels: Channels) -> dict[str, slice]:
+    """Where each channel lies in an item vector; the one place that turns names into places."""
+    found, end = {}, 0
+    for name, channel in channels.items():
+        found[name] = slice(end, end + channel.width)
+        end += channel.width
+    return found
+
+
+def width_of(channels: Channels) -> int:
+    """Width of an item vector."""
+    return sum(channel.width for channel in channels.values())
+
+
+def side_by_side(parts: Mapping[str, Tensor]) -> Tensor:
+    """Vectors by channel as one."""
+    return torch.cat(list(parts.values()), dim=-1)
