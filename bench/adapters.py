@@ -30,10 +30,10 @@ from threadpoolctl import threadpool_limits
 
 from mecold import Catalog, MetaConfig, PrecomputedEncoder, TrainConfig
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.systems.others import ALS
-from mecold.evaluation.systems.ours import FittedMecold
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.base import Training
+from mecold.evaluation.systems.others import ALS
+from mecold.evaluation.systems.ours import FittedMecold
 from mecold.meta.fit import fit
 from mecold.shop import make_shop
 from mecold_adapters.implicit import MecoldRecommender, warm_model

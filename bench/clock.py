@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
-from mecold.space.statistics import FactorConfig
-from mecold.space.lists import Neighbours
+from mecold.heads.preference import PreferenceHead
+from mecold.space.channel import Channel
+from mecold.space.channels import MAKERS
+from mecold.space.lists import Lists
+from mecold.space.settings import FactorConfig
 from mecold.space.space import ItemSpace
 
 
@@ -26,17 +29,29 @@ def medians_ms(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def random_space(items: int, dim: int) -> ItemSpace:
-    """Random vectors and neighbour lists of the default width: what they say does not change what they cost."""
+def random_space(items: int) -> ItemSpace:
+    """A space of random vectors, 192 wide, and neighbour lists of the default width, for what only shapes cost."""
     rng = torch.Generator().manual_seed(0)
-    item = torch.randn(items, dim, generator=rng) / dim**0.5
-    item[:, -2] = 0.0  # nothing is new
+
+    def side(width: int) -> torch.Tensor:
+        return torch.randn(items, width, generator=rng) / 192**0.5
+
+    text = side(62)
+    sides = {
+        "symmetric": (side(64), side(64)), "directed": (side(64), side(64)), "text": (text, text),
+        "new": (None, torch.zeros(items, 1)), "popularity": (None, side(1)),
+    }  # fmt: skip
     width = FactorConfig.neighbours
-    near = Neighbours(
+    lists = Lists(
         torch.randint(items, (items, width), generator=rng, dtype=torch.int32), torch.rand(items, width, generator=rng)
     )
-    cold = torch.zeros(items, dtype=torch.bool)
-    return ItemSpace(item, item, near, item[:, -1].contiguous(), cold)
+    channels = {name: Channel.of(name, MAKERS[name].traits, *both) for name, both in sides.items()}
+    return ItemSpace(channels, lists, torch.ones(items), torch.zeros(items, dtype=torch.bool))
+
+
+def head_of(space: ItemSpace) -> PreferenceHead:
+    """A head before training."""
+    return PreferenceHead.start({name: channel.traits for name, channel in space.channels.items()})
 
 
 def machine() -> str:

@@ -19,10 +19,10 @@ from clock import commit_of
 from cold_start_tables import COUNTED, SHUFFLED, everything
 
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.systems.names import listed, members
 from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.statistics import sign_flip
+from mecold.evaluation.systems.names import listed, members
 
 OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
 BASELINES = (
@@ -90,7 +90,7 @@ def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> d
         name_of = name
     dataset = Dataset.read(log, data_dir / name / "items.parquet", name=name_of)
     shots = [int(k) for k in args.shots.split(",")] if args.shots else None
-    small = len(dataset.catalog.ids) <= BIG
+    small = dataset.catalog.size <= BIG
     chosen = listed(f"mecold,{BASELINES}" + (f",{args.add}" if args.add else ""))
     if protocol == "time" or (protocol == "user" and not small):  # every member runs; the envelope takes its pick
         chosen = [m for one in chosen for m in (members(one) if small or one.name.startswith(NEIGHBOURS) else [one])]

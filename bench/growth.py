@@ -41,7 +41,7 @@ def one(*source: str) -> None:
         start = perf_counter()
         recommender.fit_meta(log, items)
         seconds = perf_counter() - start
-    size = {"items": len(data.catalog.ids), "users": len(data.log), "rows": len(data.log.items)}
+    size = {"items": data.catalog.size, "users": len(data.log), "rows": len(data.log.items)}
     print(json.dumps(size | {"seconds": seconds, "bytes": memory.peak}))
 
 

@@ -9,47 +9,47 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from clock import machine, medians_ms, random_space
+from clock import head_of, machine, medians_ms, random_space
 
-from mecold.heads.preference import PreferenceHead
-from mecold.space.index import ExactIndex, FaissIndex
-from mecold.data.histories import history, pad
-from mecold.space.space import Layout
+from mecold.data.histories import Histories
+from mecold.space.index import ExactIndex, FaissIndex, Hidden
 
-LAYOUT = Layout(("symmetric", "directed", "text", "new", "popularity"), (64, 64, 62, 1, 1), 16)
 K, SHOTS = 10, 10
 
 
 @torch.inference_mode()
 def measure(items: int, users: int, repeats: int) -> None:
-    space = random_space(items, LAYOUT.dim)
-    item = space.item
-    head = PreferenceHead(LAYOUT).eval()
+    space = random_space(items)
+    item, head = space.vectors(torch.arange(items)), head_of(space)
     coefficients = head.coefficients()
     rows = np.random.default_rng(0).integers(items, size=(users, SHOTS))
-    histories = [history(one) for one in rows]
+    hidden = Hidden.of(list(rows))
     dead = torch.zeros(items, dtype=torch.bool)
-    query = head(space, pad(histories), coefficients)
+
+    def support() -> Histories:
+        return Histories.padded(rows.flatten(), np.full(users, SHOTS))
+
+    vectors = head.adapt(space, support(), coefficients)
     columns = torch.from_numpy(rows)
 
     def end_to_end() -> object:
-        return ExactIndex().search(space, dead, head(space, pad(histories), coefficients), K, list(rows))
+        return ExactIndex().search(space, dead, head.adapt(space, support(), coefficients), K, hidden)
 
     def bare() -> object:
         step = max(1, (1 << 26) // items)  # the same memory limit
         found = []
         for start in range(0, users, step):
-            scores = query.vector[start : start + step] @ item.T
+            scores = vectors.vector[start : start + step] @ item.T
             scores.scatter_(1, columns[start : start + step], -torch.inf)
             found.append(scores.topk(K, dim=1))
         return found
 
     calls: dict[str, Callable[[], object]] = {"mecold": end_to_end, "bare": bare}
     flat = FaissIndex.build("flat", item)
-    calls["faiss"] = lambda: flat._built.search(query.vector.numpy(), K + SHOTS)
+    calls["faiss"] = lambda: flat._built.search(vectors.vector.numpy(), K + SHOTS)
     found = medians_ms(calls, repeats)
-    same = [sorted(r.tolist()) for r, _ in flat.search(space, dead, query, K, list(rows))]
-    assert same == [sorted(r.tolist()) for r, _ in ExactIndex().search(space, dead, query, K, list(rows))]
+    same, exact = (index.search(space, dead, vectors, K, hidden).rows for index in (flat, ExactIndex()))
+    assert (np.sort(same) == np.sort(exact)).all()
     print(
         f"| {items:,} | {users} | {found['mecold']:.2f} | {found['bare']:.2f} | {found['mecold'] / found['bare']:.2f} | "
         f"{found['faiss']:.2f} |"

@@ -17,11 +17,12 @@ from mecold.errors import (
     NotFittedError,
     UnknownItemError,
 )
-from mecold.space.statistics import FactorConfig, ItemFactors
 from mecold.heads.preference import HeadConfig
 from mecold.meta.config import MetaConfig, TrainConfig
-from mecold.report import FitReport, Tracker
 from mecold.recommender import Recommender
+from mecold.report import FitReport, Tracker
+from mecold.space.channels.host import ItemFactors
+from mecold.space.settings import FactorConfig
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 from mecold.version import __version__
 

@@ -1,13 +1,14 @@
-"""What a fit leaves behind, apart from the items: tower, head, and who they are."""
+"""What a fit leaves behind, apart from the items: basis, head, and who they are."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
 from mecold.heads.preference import Coefficients, PreferenceHead
-from mecold.space.space import ItemTower
+from mecold.space.basis import Basis
+from mecold.space.space import ItemSpace
 
 
 @dataclass(frozen=True)
@@ -15,31 +16,46 @@ class Model:
     """A trained model.
 
     Args:
-        tower: item tower.
+        basis: scales of the item space.
         head: preference head.
         encoder: fingerprint of the encoder whose vectors it reads.
+        axes: fingerprint of the item space as it was fitted (see `axes_of`); items that come later do not change it.
         log: the fit's record as JSON lines.
     """
 
-    tower: ItemTower
+    basis: Basis
     head: PreferenceHead
     encoder: str
+    axes: str
     log: str
 
     @cached_property
     def coefficients(self) -> Coefficients:
-        """The head's parameters, expanded once."""
+        """The head's numbers, expanded once."""
         return self.head.coefficients()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of every learned number; states made by another model are refused by it."""
-        digest = hashlib.sha256(self.encoder.encode())
-        for module in (self.tower, self.head):
-            for name, value in sorted(module.state_dict().items()):
-                digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        """Hash of every learned number and of the axes of the item space; states of another model are refused by it."""
+        digest = hashlib.sha256(f"{self.encoder} {self.axes} {sorted(self.basis.new_gain.items())}".encode())
+        named = {"center": self.basis.center, "project": self.basis.project, "popular": self.basis.popular}
+        for name, value in (named | self.head.prior.tensors() | self.head.gains.tensors()).items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device) -> "Model":
         """The same model on another device."""
-        return Model(self.tower.to(device), self.head.to(device), self.encoder, self.log)
+        return replace(self, basis=self.basis.to(device), head=self.head.to(device))
+
+
+def axes_of(space: ItemSpace) -> str:
+    """Hash of all sides of all items: two fits of the same head have other axes, and user vectors of one mean nothing
+    in the other.
+    """
+    digest = hashlib.sha256()
+    for name, channel in space.channels.items():
+        digest.update(f"{name} {channel.width}".encode())
+        for side in (channel.item, None if channel.shared else channel.support):
+            if side is not None:
+                digest.update(side.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

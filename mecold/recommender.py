@@ -15,22 +15,23 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mecold.arguments import check_k, check_state, listed, read_history
-from mecold.batch import chunks, histories_of, recommendations
 from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.histories import Histories
+from mecold.data.interactions import Interactions, OnUnknown
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
-from mecold.space.statistics import ItemFactors
-from mecold.data.frames import Columns, FrameLike, read_frame
-from mecold.data.interactions import Interactions, OnUnknown
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
-from mecold.report import FitReport, Tracker
-from mecold.model import Model
-from mecold.space.shelf import Shelf, cold_rows, with_new_text
+from mecold.model import Model, axes_of
+from mecold.report import FitReport, Recorder, Tracker
+from mecold.serving import adapt, check_k, check_state, chunks, listed, ranked_frame, read_history, states_of
+from mecold.space.channels.host import ItemFactors
+from mecold.space.index import Hidden
+from mecold.space.shelf import Shelf
+from mecold.space.space import ItemSpace, newcomers, with_text
+from mecold.space.statistics import Kept
 from mecold.store import load_model, save_model
-from mecold.data.histories import History, Support, history, pad
-from mecold.space.space import ItemSpace, Query
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 
@@ -66,6 +67,7 @@ class Recommender:
         self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         self._rng = np.random.default_rng(rng)
         self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
+        self._statistics: Kept | None = None
         self._lock = threading.Lock()
 
     # ---- learning
@@ -84,7 +86,8 @@ class Recommender:
         """Meta-learn from a log; replaces what was learned before only when it has succeeded.
 
         Args:
-            interactions: frame or path: `user_id`, `item_id`, optional `timestamp` or `position`, `rating`, `weight`.
+            interactions: frame or path: `user_id`, `item_id`, optional `timestamp` or `position`, `rating`, `weight`,
+                `label`.
             items: frame or path: `item_id` and text columns.
             factors: item factors of a trained host model, used in place of the symmetric channel.
             interaction_columns: canonical name -> the caller's name, for the log.
@@ -103,18 +106,17 @@ class Recommender:
         catalog = Catalog.read(items, template=self.template, columns=item_columns)
         log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
         vectors = self._encode(catalog.texts)
-        fitted = fit(
-            log, catalog, vectors, self.config,
-            factors=factors, rng=self._rng, trackers=trackers, progress=self.progress,
-        )  # fmt: skip
-        model = Model(fitted.tower, fitted.head, self._known_encoder().fingerprint, fitted.report.to_jsonl())
-        shelf = Shelf.of(catalog, fitted.space, self._kind)
+        recorder = Recorder(trackers=trackers, progress=self.progress)
+        found = fit(log, catalog, vectors, self.config, factors=factors, rng=self._rng, recorder=recorder)
+        encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
+        model = Model(found.basis, found.head, encoder, axes_of(found.space), record)
+        shelf = Shelf.of(catalog, found.space, self._kind)
         with self._lock:
             self._state = (model, shelf)
-            self.template = replace(
-                self.template, fields=catalog.fields
-            )  # later items are described by the same columns
-        return fitted.report
+            self._statistics = Kept(catalog.ids, found.statistics)
+            # later items are described by the same columns
+            self.template = replace(self.template, fields=catalog.fields)
+        return recorder.report
 
     # ---- adapting
 
@@ -131,11 +133,8 @@ class Recommender:
             InvalidDataError: on labels or weights that are not finite numbers, or times on some rows only.
         """
         model, shelf = self._ready()
-        rows, seen = read_history(history, shelf, on_unknown)
-        query = self._query(model, shelf, pad([rows]))
-        trust = np.zeros(len(seen), np.float32)
-        trust[[item in shelf.catalog.row_of for item in seen]] = _trusts(query.trust[0].cpu().numpy(), len(rows.rows))
-        return UserState(query.vector[0].cpu().numpy(), seen, trust, len(rows.rows), model.fingerprint)
+        support, unknown = read_history(history, shelf.catalog, on_unknown)
+        return next(states_of(model, shelf, support, [unknown]))
 
     def adapt_users(
         self, histories: FrameLike, *, columns: Columns | None = None, on_unknown: OnUnknown = "raise"
@@ -143,7 +142,8 @@ class Recommender:
         """Adapt to every user of a frame, in batches.
 
         Args:
-            histories: frame or path as in `fit_meta`; ratings below `MetaConfig.liked_from` count as dislikes.
+            histories: frame or path as in `fit_meta`; without a `label` column, ratings below `MetaConfig.liked_from` count
+                as dislikes.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
 
@@ -153,13 +153,12 @@ class Recommender:
         model, shelf = self._ready()
         states: dict[ItemId, UserState] = {}
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
-        for users, part in histories_of(log, self.config.liked_from):
-            query = self._query(model, shelf, pad(part))
-            numbers = zip(query.vector.cpu().numpy(), query.trust.cpu().numpy(), strict=True)
-            for user, one, (vector, weights) in zip(users, part, numbers, strict=True):
-                size, unknown = len(one.rows), log.unknown.get(user, ())
-                trust = np.pad(_trusts(weights, size), (0, len(unknown)))
-                states[user] = UserState(vector, (*shelf.ids(one.rows), *unknown), trust, size, model.fingerprint)
+        labels = log.labels_from(self.config.liked_from)
+        for some in chunks(log):
+            users = log.users[some].to_list()
+            unknown = [log.unknown.get(user, ()) for user in users]
+            found = states_of(model, shelf, log.histories(labels, some), unknown)
+            states.update(zip(users, found, strict=True))
         return states
 
     # ---- recommending
@@ -188,14 +187,14 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        check_state(user, model)
-        query = shelf.query(user)
+        check_state(user, model, shelf.space.dim)
+        vectors = shelf.vectors_of(user)
         hidden = shelf.hidden([*listed(exclude, "exclude"), *(() if include_seen else user.seen)])
         if among is None:
-            rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [hidden])[0]
+            rows, scores = shelf.index.search(shelf.space, shelf.dead, vectors, k, Hidden.of([hidden])).of(0)
         else:
             allowed = np.unique(shelf.catalog.rows(listed(among, "among"), "the items in `among`"))
-            rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), query, k)
+            rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), vectors, k)
         return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
 
     def recommend_batch(
@@ -234,12 +233,9 @@ class Recommender:
         out = shelf.left_out(listed(exclude, "exclude"), None if among is None else listed(among, "among"))
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
-        def found_for(part: Sequence[History]) -> list[tuple[np.ndarray, np.ndarray]]:
-            query = self._query(model, shelf, pad(part))
-            hidden = [one.rows[:0] if include_seen else one.rows for one in part]
-            return shelf.index.search(shelf.space, out, query, k, hidden)
-
-        return recommendations(log, list(users), self.config.liked_from, shelf.catalog, found_for)
+        return ranked_frame(
+            model, shelf, log, list(users), k, self.config.liked_from, out, include_seen=include_seen
+        )  # fmt: skip
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
         """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
@@ -256,12 +252,12 @@ class Recommender:
             UnknownItemError: naming items that are not in the catalogue.
         """
         model, shelf = self._ready()
-        check_state(user, model)
+        check_state(user, model, shelf.space.dim)
         rows = shelf.catalog.rows(listed(items, "items"), "the items")
         if not len(rows):
             return np.empty(0, np.float32)
         wanted = torch.from_numpy(rows).to(self._device)
-        found: np.ndarray = shelf.space.scores_among(wanted, shelf.query(user))[0].cpu().numpy()
+        found: np.ndarray = shelf.space.scores_among(wanted, shelf.vectors_of(user))[0].cpu().numpy()
         return found
 
     def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
@@ -273,12 +269,11 @@ class Recommender:
         model, shelf = self._ready()
         check_k(k)
         rows = shelf.catalog.rows([item], "the items")
-        with torch.inference_mode():
-            support = pad([history(rows)]).to(self._device)
-            query = model.head(shelf.space, support, model.coefficients)
-            query.vector[:, -1] = 0.0
-        found_rows, scores = shelf.index.search(shelf.space, shelf.dead, query, k, [rows])[0]
-        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found_rows), scores, strict=True)]
+        users = adapt(model, shelf, Histories.padded(rows, np.array([1])))
+        vector = users.vector.clone()
+        vector[:, shelf.space.spans["popularity"]] = 0.0
+        found = shelf.index.search(shelf.space, shelf.dead, replace(users, vector=vector), k, Hidden.of([rows])).of(0)
+        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found[0]), found[1], strict=True)]
 
     def explain(
         self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
@@ -294,15 +289,15 @@ class Recommender:
             on_unknown: what to do with unknown items in the history.
         """
         model, shelf = self._ready()
-        rows, _ = read_history(history, shelf, on_unknown)
+        support, _ = read_history(history, shelf.catalog, on_unknown)
         row = int(shelf.catalog.rows([item], "the items")[0])
-        size = len(rows.rows)
-        masked = np.concatenate([np.zeros((1, size)), np.diag(rows.labels), rows.labels[None]]).astype(np.float32)
-        variants = [replace(rows, labels=labels) for labels in masked]
+        size, labels = int(support.shots), support.labels[0]
+        # nothing liked; one item at a time; everything
+        variants = torch.cat([torch.zeros_like(labels)[None], torch.diag(labels)[:size], labels[None]])
+        many = replace(support.take(torch.zeros(len(variants), dtype=torch.long)), labels=variants)
         wanted = torch.tensor([row], device=self._device)
-        found = [shelf.space.scores_among(wanted, self._query(model, shelf, pad(part))) for part in chunks(variants)]
-        scores = torch.cat(found)[:, 0].cpu().numpy()
-        parts = zip(shelf.ids(rows.rows), (scores[1:-1] - scores[0]).tolist(), strict=True)
+        scores = shelf.space.scores_among(wanted, adapt(model, shelf, many))[:, 0].cpu().numpy()
+        parts = zip(shelf.ids(support.rows[0, :size].numpy()), (scores[1:-1] - scores[0]).tolist(), strict=True)
         ordered = sorted(parts, key=lambda part: -part[1])
         return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
 
@@ -317,7 +312,7 @@ class Recommender:
         with self._lock:
             model, shelf = self._ready()
             new, fresh = self._described(model, shelf, items, columns)
-            there = [item for item in new.row_of if item in shelf.catalog.row_of]
+            there = [item for item in new.ids.to_list() if item in shelf.catalog]
             if there:
                 raise InvalidDataError(
                     f"{len(there):,} of {len(new):,} items are in the catalogue already: {few(there)}. "
@@ -335,9 +330,9 @@ class Recommender:
         with self._lock:
             model, shelf = self._ready()
             new, fresh = self._described(model, shelf, items, columns)
-            rows = shelf.catalog.rows(new.row_of, "the items to update")
-            updated = with_new_text(shelf.space, rows, fresh, model.head.layout)
-            self._state = (model, shelf.changed(list(new.row_of), new, updated))
+            updating = new.ids.to_list()
+            rows = torch.from_numpy(shelf.catalog.rows(updating, "the items to update")).to(self._device)
+            self._state = (model, shelf.changed(updating, new, with_text(shelf.space.take(rows), fresh)))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
         """Take items out of the catalogue; users who have them keep their states.
@@ -352,8 +347,7 @@ class Recommender:
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
-            nothing = Catalog.of(shelf.catalog.ids.clear(), [])
-            self._state = (model, shelf.changed(leaving, nothing, shelf.space.head(0)))
+            self._state = (model, shelf.changed(leaving))
 
     # ---- keeping
 
@@ -361,7 +355,7 @@ class Recommender:
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
         model, shelf = self._ready()
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        save_model(Path(folder), model, shelf.packed(), settings)
+        save_model(Path(folder), model, shelf.packed(), self._statistics, settings)
 
     @classmethod
     def load(
@@ -385,6 +379,7 @@ class Recommender:
             progress=progress,
         )  # fmt: skip
         made._state = content.place(made._device)
+        made._statistics = content.statistics
         if encoder is not None:
             made._check_encoder(content.model)
         return made
@@ -392,19 +387,18 @@ class Recommender:
     def text_of(self, item: ItemId) -> str:
         """The text that an item was encoded from."""
         _, shelf = self._ready()
-        return shelf.catalog.texts[int(shelf.catalog.rows([item], "the items")[0])]
+        return shelf.catalog.text_of(int(shelf.catalog.rows([item], "the items")[0]))
 
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint."""
         model, shelf = self._ready()
-        layout = model.head.layout
         return {
             "items": len(shelf.catalog),
-            "cold_items": int((shelf.space.cold & ~shelf.dead).sum()),
+            "cold_items": int((shelf.space.new & ~shelf.dead).sum()),
             "item_ids": shelf.catalog.kind,
-            "dim": layout.dim,
-            "channels": {name: part.stop - part.start for name, part in layout.parts.items()},
-            "neighbours": shelf.space.near.rows.shape[1],
+            "dim": shelf.space.dim,
+            "channels": {name: channel.width for name, channel in shelf.space.channels.items()},
+            "neighbours": shelf.space.lists.rows.shape[1],
             "inner": model.head.config.inner,
             "index": self._kind,
             "encoder": model.encoder,
@@ -418,11 +412,6 @@ class Recommender:
         if self._state is None:
             raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
         return self._state
-
-    def _query(self, model: Model, shelf: Shelf, support: Support) -> Query:
-        with torch.inference_mode():
-            query: Query = model.head(shelf.space, support.to(self._device), model.coefficients)
-        return query
 
     def _known_encoder(self) -> Encoder:
         if self._encoder is None:
@@ -444,15 +433,11 @@ class Recommender:
     def _described(
         self, model: Model, shelf: Shelf, items: FrameLike, columns: Columns | None
     ) -> tuple[Catalog, ItemSpace]:
-        """New items and their rows as cold items."""
+        """New items, and their rows as items that nobody has touched."""
         self._check_encoder(model)
         frame = read_frame(items, "items", columns)
         new = Catalog.read(frame, template=self.template.narrowed(frame))
-        with torch.inference_mode():
-            return new, cold_rows(model, shelf, self._encode(new.texts))
-
-
-def _trusts(read: np.ndarray, shots: int) -> np.ndarray:
-    """Trust in each row of a support, oldest first: of a long one only the newest were read."""
-    size = min(shots, len(read))
-    return np.pad(read[:size], (shots - size, 0))
+        with torch.no_grad():
+            text = model.basis.text(self._encode(new.texts))
+            usable = ~(shelf.space.new | shelf.dead)
+            return new, newcomers(shelf.space, usable, text, model.basis)

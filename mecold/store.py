@@ -10,11 +10,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import scipy.sparse as sp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,17 +24,21 @@ from torch import Tensor
 
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.errors import ModelFileError, few
-from mecold.space.statistics import FactorConfig
-from mecold.heads.preference import HeadConfig, PreferenceHead
-from mecold.space.index import ExactIndex, FaissIndex, ItemIndex
+from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
-from mecold.space.lists import Neighbours
+from mecold.space.basis import Basis
+from mecold.space.channel import Channel, Traits
+from mecold.space.clock import Clock
+from mecold.space.index import ExactIndex, FaissIndex, ItemIndex
+from mecold.space.lists import Lists
+from mecold.space.settings import FactorConfig
 from mecold.space.shelf import Shelf
-from mecold.space.space import ItemSpace, ItemTower, Layout
+from mecold.space.space import ItemSpace
+from mecold.space.statistics import Kept, Statistics
 from mecold.version import __version__
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Content:
     config: MetaConfig
     template: TextTemplate
     kind: str
+    statistics: Kept | None
 
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
@@ -53,13 +60,14 @@ class Content:
         return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index)
 
 
-def save_model(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
+def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> None:
     """Write a model; the previous one stays whole until the new one is complete on disk.
 
     Args:
         folder: the target; may hold an older model, but nothing else.
-        model: tower, head, encoder fingerprint, log.
+        model: basis, head, encoder fingerprint, log.
         shelf: items without dead rows.
+        kept: statistics of the log; None for a model without any.
         settings: `config`, `template` and `index`, as JSON values.
 
     Raises:
@@ -72,7 +80,7 @@ def save_model(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, 
     fresh, old = (folder.with_name(f".{folder.name}.{kind}-{mark}") for kind in ("new", "old"))
     try:
         fresh.mkdir()
-        _write(fresh, model, shelf, settings)
+        _write(fresh, model, shelf, kept, settings)
         if folder.exists():
             folder.rename(old)
         try:
@@ -111,24 +119,47 @@ def _is_model(folder: Path) -> bool:
         return not names
 
 
-def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]) -> None:
-    state = {f"tower.{name}": value for name, value in model.tower.state_dict().items()}
-    state |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
-    save_file(_plain(state), folder / "weights.safetensors")
-    items = {"support": shelf.space.support, "item": shelf.space.item, "popularity": shelf.space.popularity}
-    items |= {"cold": shelf.space.cold, "near.rows": shelf.space.near.rows, "near.values": shelf.space.near.values}
+def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+    space, basis = shelf.space, model.basis
+    weights = {"basis.center": basis.center, "basis.project": basis.project, "basis.popular": basis.popular}
+    weights |= {f"prior.{name}": value for name, value in model.head.prior.tensors().items()}
+    weights |= {f"gains.{name}": value for name, value in model.head.gains.tensors().items()}
+    save_file(_plain(weights), folder / "weights.safetensors")
+    items = {
+        "lists.rows": space.lists.rows,
+        "lists.values": space.lists.values,
+        "counts": space.counts,
+        "new": space.new,
+    }
+    for name, channel in space.channels.items():
+        items[f"{name}.item"] = channel.item
+        if channel.support is not None and not channel.shared:
+            items[f"{name}.support"] = channel.support
+        if channel.clock is not None:
+            items[f"{name}.centres"] = channel.clock.centres
     save_file(_plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
+    if kept is not None:
+        save_file(_plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
+        pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
     if isinstance(shelf.index, FaissIndex):
         shelf.index.write(folder / "index.faiss")
-    layout = model.head.layout
+    channels = {
+        name: {
+            "traits": asdict(channel.traits),
+            "shared": channel.shared,
+            "persistence": None if channel.clock is None else channel.clock.persistence,
+        }
+        for name, channel in space.channels.items()
+    }
     config = {
         "format": FORMAT,
         "mecold": __version__,
         "encoder": model.encoder,
-        "layout": {"names": layout.names, "widths": layout.widths, "alike": layout.alike},
-        "text_dim": len(model.tower.center),
+        "axes": model.axes,
+        "channels": channels,
+        "new_gain": dict(basis.new_gain),
         **settings,
         "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
     }
@@ -137,6 +168,28 @@ def _write(folder: Path, model: Model, shelf: Shelf, settings: Mapping[str, Any]
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _sparse_parts(statistics: Statistics) -> dict[str, Tensor]:
+    """Dense arrays as they are, sparse matrices as the three arrays they consist of."""
+    parts: dict[str, Tensor] = {}
+    for field in fields(statistics):
+        value = getattr(statistics, field.name)
+        if isinstance(value, np.ndarray):
+            parts[field.name] = torch.from_numpy(value)
+        elif value is not None:
+            for part in ("data", "indices", "indptr"):
+                parts[f"{field.name}.{part}"] = torch.from_numpy(getattr(value, part))
+    return parts
+
+
+def _statistics(parts: Mapping[str, Tensor]) -> Statistics:
+    """What `_sparse_parts` took apart."""
+    found: dict[str, Any] = {name: value.numpy() for name, value in parts.items() if "." not in name}
+    for name in {name.partition(".")[0] for name in parts if "." in name}:
+        data, indices, indptr = (parts[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
+        found[name] = sp.csr_matrix((data, indices, indptr), (len(indptr) - 1, len(indptr) - 1))
+    return Statistics(**{field.name: found.get(field.name) for field in fields(Statistics)})  # type: ignore[arg-type]
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -212,20 +265,33 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         text_rank=settings["text_rank"],
         liked_from=settings["liked_from"],
     )
-    layout = Layout(tuple(config["layout"]["names"]), tuple(config["layout"]["widths"]), config["layout"]["alike"])
-    tower, head = ItemTower(config["text_dim"], layout), PreferenceHead(layout, meta.head)
-    for name, module in (("tower.", tower), ("head.", head)):
-        module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)})
-        module.requires_grad_(requires_grad=False).eval()
-    model = Model(tower, head, config["encoder"], (folder / "fit_log.jsonl").read_text("utf-8"))
-    near = Neighbours(items["near.rows"], items["near.values"])
-    space = ItemSpace(items["support"], items["item"], near, items["popularity"], items["cold"])
+    center, project, popular = (weights[f"basis.{name}"] for name in ("center", "project", "popular"))
+    basis = Basis(center, project, popular, config["new_gain"])
+    about = config["channels"]
+    prior = Prior(**{field.name: weights[f"prior.{field.name}"] for field in fields(Prior)})
+    gains = Gains(**{field.name: weights[f"gains.{field.name}"] for field in fields(Gains)})
+    head = PreferenceHead({name: Traits(**one["traits"]) for name, one in about.items()}, meta.head, prior, gains)
+    model = Model(basis, head, config["encoder"], config["axes"], (folder / "fit_log.jsonl").read_text("utf-8"))
+    channels = {name: _channel(name, one, items) for name, one in about.items()}
+    space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
     table = pl.read_parquet(folder / "items.parquet")
-    if table.height != len(space.item):
-        raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space.item):,} vectors.")
-    fields = config["template"]["fields"]
-    template = TextTemplate(**{**config["template"], "fields": None if fields is None else tuple(fields)})
+    if table.height != len(space):
+        raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space):,} vectors.")
+    columns = config["template"]["fields"]
+    template = TextTemplate(**{**config["template"], "fields": None if columns is None else tuple(columns)})
     kind = config["index"]
     index = FaissIndex.read(kind, folder / "index.faiss") if "index.faiss" in config["sha256"] else ExactIndex()
     catalog = Catalog.of(table["item_id"], table["text"].to_list())
-    return Content(model, catalog, space, index, meta, template, kind)
+    kept = None
+    if "statistics.safetensors" in config["sha256"]:
+        ids = pl.read_parquet(folder / "statistics.parquet")["item_id"]
+        kept = Kept(ids, _statistics(load_file(folder / "statistics.safetensors")))
+    return Content(model, catalog, space, index, meta, template, kind, kept)
+
+
+def _channel(name: str, about: Mapping[str, Any], items: Mapping[str, Tensor]) -> Channel:
+    item = items[f"{name}.item"]
+    support = item if about["shared"] else items.get(f"{name}.support")
+    persistence = about["persistence"]
+    clock = None if persistence is None else Clock(items[f"{name}.centres"], persistence)
+    return Channel.of(name, Traits(**about["traits"]), support, item, clock)

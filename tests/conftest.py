@@ -11,8 +11,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mecold import MetaConfig, PrecomputedEncoder, Recommender, TrainConfig
-from mecold.space.statistics import FactorConfig
 from mecold.shop import Shop, make_shop
+from mecold.space.settings import FactorConfig
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -269,11 +269,11 @@ def test_a_hosts_factors_are_the_collaborative_channel(matrix, als, shop, encode
     report = made.fit_meta(shop.interactions, shop.items, factors=some.to_factors(among=set(items)))
     assert made.info()["channels"]["host"] == als.item_factors.shape[1]
     assert any("without unseen_users" in note for note in report.notes)
-    shelf, layout = made._state[1], made._state[0].head.layout
-    host, text = (layout.slices[layout.names.index(name)] for name in ("host", "text"))
-    rows = [shelf.catalog.row_of[item] for item in items]
-    assert not shelf.space.item[rows[:5], host].any() and shelf.space.item[rows[5:], host].any(1).all()
-    assert shelf.space.item[rows[:5], text].any(1).all()
+    shelf = made._state[1]
+    host, text = (shelf.space[name].item for name in ("host", "text"))
+    rows = [shelf.catalog.row(item) for item in items]
+    assert not host[rows[:5]].any() and host[rows[5:]].any(1).all()
+    assert text[rows[:5]].any(1).all()
     assert len(made.recommend(made.adapt_user(items[:2]), k=10)) == 10
     for item in items[:5]:  # found by its text: what is alike ranks it above most of the catalogue
         alike = [one.item for one in made.similar_items(item, 3)]

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mecold.cli.main import app
 from mecold.cli.demo import run_demo
+from mecold.cli.main import app
 
 run = CliRunner().invoke
 

@@ -11,15 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import Recommender
+from mecold.data.histories import Histories
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
-from mecold.space.statistics import FactorPair
+from mecold.meta.newcomers import Full, bonus_of, newcomer_episodes
+from mecold.space.basis import Basis
+from mecold.space.channel import Channel, Traits, spans_of, width_of
+from mecold.space.channels import MAKERS
+from mecold.space.lists import Lists
 from mecold.space.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
-from mecold.meta.newcomers import Full, cold_episodes, newness_of
-from mecold.meta.episodes import Opening
-from mecold.space.lists import Neighbours
-from mecold.space.shelf import cold_rows, with_new_text
-from mecold.space.space import ItemTower, Layout
+from mecold.space.making import Material, made_of
+from mecold.space.settings import FactorConfig
+from mecold.space.space import lookalikes_of, newcomers, with_newcomers, with_text
+from mecold.space.statistics import statistics_of
 from tests.conftest import SMALL
 
 
@@ -52,66 +56,76 @@ def test_a_stand_in_is_the_weighted_mean_of_the_nearest_usable_texts(seed, items
         np.testing.assert_allclose(found[item], expected, atol=1e-3)
 
 
-def small_tower():
-    """Thirty items: 0 is cold, and its one lookalike is 5; 1 is cold and has no text; 6 has no symmetric factors."""
+def small_world(**gains):
+    """Thirty items: 0 is new, and its one lookalike is 5; 1 is new and has no text; 6 has no symmetric factors."""
     rng, vectors = catalogue(1, 30)
     vectors[0] = vectors[5] = torch.tensor([90.0, -70.0, 40.0])  # far from all others
     vectors[1] = 0.0
     counts = torch.from_numpy(rng.integers(1, 50, 30).astype(np.float32))
     counts[[0, 1]] = 0
-    pairs = {
-        name: FactorPair(*(torch.from_numpy(rng.normal(size=(30, 4)).astype(np.float32)) for _ in range(2)))
+    basis = replace(Basis.fit(vectors, counts, 3), new_gain=gains)
+    sides = {
+        name: [torch.from_numpy(rng.normal(size=(30, 4)).astype(np.float32)) for _ in range(2)]
         for name in ("symmetric", "trend")
     }
-    pairs["symmetric"].item[6] = pairs["symmetric"].support[6] = 0.0
-    tower = ItemTower(3, Layout(("symmetric", "trend", "text", "new", "popularity"), (4, 4, 3 + 2, 1, 1), 2))
-    tower.start_from(vectors, counts)
-    lists = Neighbours(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
-    return tower, pairs, lists, vectors, counts
+    sides["symmetric"][0][6] = sides["symmetric"][1][6] = 0.0
+    return basis, sides, vectors, counts
 
 
-def test_a_cold_item_has_what_its_twin_has_and_a_warm_one_keeps_its_own():
-    tower, pairs, lists, vectors, counts = small_tower()
-    tower.cold_gain.copy_(torch.tensor([2.0, 1.5, 3.0, 0.7, 1.0, 0.5]))
+def space_of(basis, sides, vectors, counts, dropped=None, alike=None):
+    text, popularity = basis.text(vectors), basis.popularity(counts)[:, None]
+    first = sides["symmetric"][0][:, :2].clone()
+    made = {
+        "symmetric": Channel.of("symmetric", Traits(agrees=True, grows=True), *sides["symmetric"]),
+        "trend": Channel.of("trend", Traits(reads="time"), *sides["trend"]),
+        "text": Channel.of("text", MAKERS["text"].traits, text, text),
+        "alike": Channel.of("alike", MAKERS["alike"].traits, first, torch.zeros_like(first)),
+        "new": Channel.of("new", MAKERS["new"].traits, None, torch.zeros(30, 1)),
+        "popularity": Channel.of("popularity", MAKERS["popularity"].traits, None, popularity),
+    }
+    lists = Lists(torch.full((30, 1), 5, dtype=torch.int32), torch.ones(30, 1))
+    return with_newcomers(made, lists, counts, basis, dropped, alike)
 
-    with torch.no_grad():
-        space = tower.space(pairs, lists, vectors, counts)
+
+def test_a_new_item_has_what_its_twin_has_and_a_known_one_keeps_its_own():
+    basis, sides, vectors, counts = small_world(symmetric=2.0, trend=1.5, text=3.0, alike=0.7, popularity=0.5)
+
+    space = space_of(basis, sides, vectors, counts)
 
     close = {"rtol": 0.02, "atol": 0.02}
-    torch.testing.assert_close(space.item[5, :4], pairs["symmetric"].item[5])
-    torch.testing.assert_close(space.support[0, :4], pairs["symmetric"].support[5], **close)
-    torch.testing.assert_close(space.item[0, :4], 2 * pairs["symmetric"].item[5], **close)
-    torch.testing.assert_close(space.item[0, 4:8], 1.5 * pairs["trend"].item[5], **close)
-    torch.testing.assert_close(space.item[0, 8:11], 3 * tower.text(vectors)[5])
-    torch.testing.assert_close(space.item[0, 11:13], 0.7 * pairs["symmetric"].item[5, :2], **close)
-    torch.testing.assert_close(space.support[:, 11:13], space.support[:, :2])  # what every item says of its user
-    assert not space.item[2:, 11:13].any()  # is what only new items are found by
-    twin = float(tower.popularity(counts)[5])
+    support, item = sides["symmetric"]
+    torch.testing.assert_close(space["symmetric"].item[5], item[5])
+    torch.testing.assert_close(space["symmetric"].support[0], support[5], **close)
+    torch.testing.assert_close(space["symmetric"].norm, space["symmetric"].support.norm(dim=1))
+    torch.testing.assert_close(space["symmetric"].item[0], 2 * item[5], **close)
+    torch.testing.assert_close(space["trend"].item[0], 1.5 * sides["trend"][1][5], **close)
+    torch.testing.assert_close(space["text"].item[0], 3 * basis.text(vectors)[5])
+    torch.testing.assert_close(space["text"].support[0], basis.text(vectors)[5])
+    torch.testing.assert_close(space["alike"].item[0], 0.7 * item[5, :2], **close)
+    # what every item says of its user is what only new items are found by
+    torch.testing.assert_close(space["alike"].support, space["symmetric"].support[:, :2])
+    assert not space["alike"].item[2:].any()
+    twin = float(basis.popularity(counts)[5])
     assert float(space.popularity[0]) == pytest.approx(min(twin, 0.5 * twin), abs=0.02)
-    assert not space.item[1, :13].any()  # without a text there is no lookalike
-    assert float(space.popularity[1]) == float(tower.popularity(torch.zeros(1))[0])
-    assert space.item[:, -2].tolist() == [1.0] + 29 * [0.0]
-    assert space.cold.nonzero()[:, 0].tolist() == [0, 1]
-    torch.testing.assert_close(tower.counts(tower.popularity(counts)), counts, rtol=1e-4, atol=1e-3)
-    assert not space.near.values[0].any()
+    assert not any(space[name].item[1].any() for name in ("symmetric", "trend", "text", "alike", "new"))
+    assert float(space.popularity[1]) == float(basis.popularity(torch.zeros(1))[0])
+    assert space["new"].item[:, 0].tolist() == [1.0] + 29 * [0.0]
+    assert space.new.nonzero()[:, 0].tolist() == [0, 1]
+    assert torch.equal(space.counts, counts)  # kept, not guessed back
+    assert not space.lists.values[0].any()
 
 
-def test_a_new_text_moves_the_texts_part_of_a_known_item_alone():
-    tower, pairs, lists, vectors, counts = small_tower()
-    tower.cold_gain.fill_(3.0)
-    with torch.no_grad():
-        old = tower.space(pairs, lists, vectors, counts)
-        vectors[0] = vectors[8]  # an item that nobody has touched, with the text that the known item is to have
-        new = tower.space(pairs, lists, vectors, counts)
-    made = with_new_text(old, [7], new.head(1), tower.layout)
-    part = tower.layout.parts["text"]
-    for side in ("support", "item"):
-        before, after = getattr(old, side)[7], getattr(made, side)[0]
-        torch.testing.assert_close(after[part], tower.text(vectors)[8])
-        assert torch.equal(after[: part.start], before[: part.start]) and torch.equal(
-            after[part.stop :], before[part.stop :]
-        )
-    assert not made.item[0, tower.layout.parts["alike"]].any()
+def test_a_new_text_moves_the_text_of_a_known_item_alone():
+    gains = dict.fromkeys(("symmetric", "trend", "text", "alike", "popularity"), 3.0)
+    basis, sides, vectors, counts = small_world(**gains)
+    old = space_of(basis, sides, vectors, counts)
+    text = basis.text(vectors[8:9])
+    made = with_text(old.take(torch.tensor([7])), newcomers(old, ~old.new, text, basis))
+    for name, channel in made.channels.items():
+        for side in ("support", "item"):
+            before, after = getattr(old[name], side), getattr(channel, side)
+            if before is not None:
+                torch.testing.assert_close(after[0], text[0] if name == "text" else before[7])
 
 
 @pytest.mark.parametrize(
@@ -124,47 +138,56 @@ def test_a_new_text_moves_the_texts_part_of_a_known_item_alone():
         ({"symmetric": 100, "directed": 9}, 64),
     ],
 )
-def test_the_parts_of_a_layout_lie_side_by_side(factors, alike):
-    layout = Layout.of(factors, 6)
-    parts = layout.parts
-    assert [*parts] == [*factors, "text", "alike", "new", "popularity"]
-    assert [i for part in parts.values() for i in range(part.start, part.stop)] == list(range(layout.dim))
-    assert parts["alike"].stop - parts["alike"].start == layout.alike == alike
-    assert parts["text"].stop - parts["text"].start == 6 and layout.factors == factors
+def test_channels_lie_side_by_side_and_new_items_have_columns_of_the_first_factors(factors, alike):
+    made = {name: Channel.of(name, MAKERS[name].traits, *2 * [torch.ones(3, width)]) for name, width in factors.items()}
+    counts, basis = torch.ones(3), Basis.fit(torch.eye(3, 6), torch.ones(3), 6)
+    rest = {name: maker for name, maker in MAKERS.items() if name in ("text", "alike", "new", "popularity")}
+    none = FactorConfig(symmetric_rank=0, directed_rank=0)
+    rows = np.arange(3)
+    stats = statistics_of(rows, np.ones(3, np.float32), np.array([0, 3]), rows, 3, none)
+    material = Material(
+        stats, counts, torch.ones(3, 6), basis, none, rows, np.empty(0), 0.0, torch.Generator(), None, made
+    )
+    channels = made_of(rest, material)
+    assert [*channels] == [*factors, "text", *(["alike"] if alike else []), "new", "popularity"]
+    spans = spans_of(channels)
+    assert [i for span in spans.values() for i in range(span.start, span.stop)] == list(range(width_of(channels)))
+    assert alike == (channels["alike"].width if alike else 0)
 
 
 def test_a_channel_is_averaged_over_the_lookalikes_that_have_it():
-    tower, pairs, lists, vectors, counts = small_tower()
+    basis, sides, vectors, counts = small_world()
     vectors[6] = vectors[5]  # a second twin, without symmetric factors
-    with torch.no_grad():
-        space = tower.space(pairs, lists, vectors, counts)
-    torch.testing.assert_close(space.support[0, :4], pairs["symmetric"].support[5], rtol=0.02, atol=0.02)
+    space = space_of(basis, sides, vectors, counts)
+    torch.testing.assert_close(space["symmetric"].support[0], sides["symmetric"][0][5], rtol=0.02, atol=0.02)
     trust = counts[5:7] / (counts[5:7] + TRUST)
-    mean = (trust[:, None] * pairs["trend"].item[5:7]).sum(0) / trust.sum()
-    torch.testing.assert_close(space.item[0, 4:8], mean, rtol=0.02, atol=0.02)
+    mean = (trust[:, None] * sides["trend"][1][5:7]).sum(0) / trust.sum()
+    torch.testing.assert_close(space["trend"].item[0], mean, rtol=0.02, atol=0.02)
 
 
 def test_a_space_is_the_same_when_the_lookalikes_are_known_before():
-    tower, pairs, lists, vectors, counts = small_tower()
+    basis, sides, vectors, counts = small_world()
     dropped = torch.arange(30) % 4 == 2
-    alike = tower.lookalikes(vectors, dropped | (counts == 0))
-    plain, known = (tower.space(pairs, lists, vectors, counts, dropped, given) for given in (None, alike))
-    for side in ("support", "item"):
-        torch.testing.assert_close(getattr(known, side), getattr(plain, side), rtol=0, atol=0)
+    alike = lookalikes_of(basis.text(vectors), dropped | (counts == 0))
+    plain, known = (space_of(basis, sides, vectors, counts, dropped, given) for given in (None, alike))
+    every = torch.arange(30)
+    assert torch.equal(known.vectors(every), plain.vectors(every))
+    assert torch.equal(known["symmetric"].support, plain["symmetric"].support)
     other = replace(alike, rows=alike.rows.flip(0))
-    assert not torch.equal(tower.space(pairs, lists, vectors, counts, dropped, other).item, plain.item)
+    assert not torch.equal(space_of(basis, sides, vectors, counts, dropped, other).vectors(every), plain.vectors(every))
 
 
-def test_cold_episodes_are_the_first_known_items_and_the_new_ones_that_were_liked():
+def test_newcomer_episodes_are_the_first_known_items_and_the_new_ones_that_were_liked():
     rng = np.random.default_rng(0)
     lengths = rng.integers(2, 25, 60)
     rows = np.array([np.pad(rng.permutation(50)[:n], (0, 25 - n)) for n in lengths])
     labels = np.where(rng.random(rows.shape) < 0.8, 1.0, -1.0).astype(np.float32)
     new = rng.random(50) < 0.3
     times = np.arange(rows.size, dtype=float).reshape(rows.shape)
-    opening = Opening(*map(torch.from_numpy, (rows, labels, np.ones_like(labels), times, lengths)))
+    mask = np.arange(25) < lengths[:, None]
+    users = Histories.padded(rows[mask], lengths, labels=labels[mask], times=times[mask])
 
-    found = cold_episodes(opening, torch.from_numpy(new), 4, 3)
+    found = newcomer_episodes(users, torch.from_numpy(new), 4, 3)
 
     expected = []
     for user in range(60):
@@ -219,7 +242,7 @@ def shown(full, bonus):
 def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted, most):
     full = lists_of(wanted=wanted)
 
-    bonus, share = newness_of([full], cost, most)
+    bonus, share = bonus_of([full], cost, most)
     wanted *= most
 
     def mark(bonus):
@@ -237,7 +260,7 @@ def test_newness_is_the_largest_bonus_within_both_limits(cost, wanted, most):
 def test_newness_of_a_catalogue_so_small_that_all_is_shown_is_nothing():
     full = lists_of()
     full.scores[:, 9] = -torch.inf  # nine known items
-    assert newness_of([full], 0.05, 1.0) == (0.0, 0.0)
+    assert bonus_of([full], 0.05, 1.0) == (0.0, 0.0)
 
 
 def test_a_dozen_items_are_enough_for_a_fit(encoder, shop):
@@ -256,15 +279,17 @@ def test_an_item_added_later_stands_where_a_fit_would_have_put_it(shop, encoder)
     there = Recommender(encoder, rng=0)
     there.fit_meta(shop.interactions.filter(~pl.col("item_id").is_in(late)), shop.items)
     model, shelf = there._state
-    rows = torch.tensor([shelf.catalog.row_of[item] for item in late])
-    assert shelf.space.cold[rows].all()
+    rows = torch.tensor([shelf.catalog.row(item) for item in late])
+    assert shelf.space.new[rows].all()
 
-    texts = [there.text_of(item) for item in late]
-    added = cold_rows(model, shelf, torch.from_numpy(encoder.encode(texts)))
+    text = model.basis.text(torch.from_numpy(encoder.encode([there.text_of(item) for item in late])))
+    added = newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
 
-    torch.testing.assert_close(added.item, shelf.space.item[rows], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(added.support, shelf.space.support[rows], rtol=1e-3, atol=1e-4)
-    assert added.item[:, -2].all()
+    for name, channel in added.channels.items():
+        for side in ("support", "item"):
+            if (found := getattr(channel, side)) is not None:
+                torch.testing.assert_close(found, getattr(shelf.space[name], side)[rows], rtol=1e-3, atol=1e-4)
+    assert added["new"].item.all()
 
 
 def test_the_demand_for_new_items_is_read_off_the_log(shop, encoder):

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from mecold import EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
-from mecold.encode.model_folder import find_model
 from mecold.encode.cache import VectorCache
+from mecold.encode.model_folder import find_model
 
 TEXTS = ["gel pen", "a very long text " * 200, "", "🙂 emoji", "gel pen", "Stift", "tent\x00with control"]
 

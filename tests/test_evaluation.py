@@ -1,5 +1,6 @@
 """The protocol, the baselines and the metrics, against plain loops and against ir-measures."""
 
+import importlib
 import math
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 import mecold
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset, histogram
-from mecold.evaluation.systems.item_to_item import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
 from mecold.evaluation.measures import World, beyond, per_user, slices, without_support
-from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.protocol import Tasks, split
 from mecold.evaluation.ranking import rank, top
 from mecold.evaluation.results import _reached, code_fingerprint
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
 from mecold.evaluation.systems.base import Training, support_matrix
+from mecold.evaluation.systems.item_to_item import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
+from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from tests import reference
 
 
@@ -39,7 +40,7 @@ def world(request, shop, encoder):
 
 def by_user(dataset, log):
     ids = dataset.catalog.ids
-    return {user: ids.gather(h).to_list() for user, h in zip(log.users, log.histories(), strict=True)}
+    return {user: ids.gather(h).to_list() for user, h in zip(log.users, log.split(), strict=True)}
 
 
 def items_only(histories):
@@ -143,7 +144,7 @@ def training(shop, encoder):
 
 @pytest.fixture(scope="module")
 def supports(training):
-    return [h[:k] for h, k in zip(training.log.histories()[:6], (0, 1, 2, 3, 5, 9), strict=True)]
+    return [h[:k] for h, k in zip(training.log.split()[:6], (0, 1, 2, 3, 5, 9), strict=True)]
 
 
 def matrix(supports, n, fade):
@@ -167,7 +168,7 @@ def matrix(supports, n, fade):
 def test_linear_baselines_are_those_of_plain_loops(training, supports, system, weights, fade):
     fade = 2.0 if system is Directed else fade
     fitted = system(fade=fade).fit(training)
-    n, histories = training.n_items, [h.tolist() for h in training.log.histories()]
+    n, histories = training.n_items, [h.tolist() for h in training.log.split()]
     counts = np.bincount(np.concatenate(histories), minlength=n)
     expected = matrix(supports, n, fade) @ weights(histories, n) + 1e-6 * counts / counts.max()
     np.testing.assert_allclose(fitted.scores(fitted.adapt(supports)), expected, atol=2e-6)
@@ -176,7 +177,7 @@ def test_linear_baselines_are_those_of_plain_loops(training, supports, system, w
 @pytest.mark.parametrize("fade", [None, 2.0])
 def test_neighbouring_users_are_those_of_plain_loops(training, supports, fade):
     fitted = UserKNN(neighbours=20, fade=fade).fit(training)
-    histories = [h.tolist() for h in training.log.histories()]
+    histories = [h.tolist() for h in training.log.split()]
     found = fitted.scores(fitted.adapt(supports)) - training.tie
     for row, support in enumerate(supports[1:], start=1):
         expected = reference.userknn(histories, support.tolist(), training.n_items, 20, fade)
@@ -204,7 +205,7 @@ def test_als_folds_in_as_implicit_does(training, supports):
     ids, _ = model.recommend(
         np.arange(3), training.matrix[:3], N=5, recalculate_user=True, filter_already_liked_items=True
     )
-    mine = [training.log.histories()[user] for user in range(3)]
+    mine = [training.log.split()[user] for user in range(3)]
     assert top(fitted.scores(fitted.adapt(mine)), mine, None, 5).tolist() == ids.tolist()
 
 
@@ -225,11 +226,31 @@ def test_feature_als_is_irspacks_and_places_an_untouched_item_by_its_text(traini
 
 def test_a_baseline_s_results_depend_on_what_it_imports_and_not_on_what_mecold_learns_by():
     root = Path(mecold.__file__).parent
-    of_baselines, of_ours = _reached(root, ["evaluation.neighbours"]), _reached(root, ["evaluation.ours"])
-    assert {"adapt", "support", "evaluation.systems", "interactions"} <= of_baselines
-    assert not {"tower", "head", "meta.train", "recommender", "evaluation.page"} & of_baselines
-    assert {"tower", "head", "meta.train", "meta.cold", "neighbours", "lookalikes", "ridge"} <= of_ours
-    assert code_fingerprint(learning=True) != code_fingerprint(learning=False)
+    of_baselines, of_ours = _reached(root, ["evaluation.systems.others"]), _reached(root, ["evaluation.systems.ours"])
+    assert {"heads.inner", "data.histories", "evaluation.systems.base", "data.interactions"} <= of_baselines
+    assert not {"space.space", "heads.preference", "meta.train", "recommender", "evaluation.report.page"} & of_baselines
+    assert {
+        "space.space",
+        "heads.preference",
+        "meta.train",
+        "meta.newcomers",
+        "space.lists",
+        "space.channels.symmetric",
+        "math.ridge",
+    } <= of_ours
+    modules = [f"mecold.evaluation.systems.{name}" for name in ("ours", "others", "item_to_item")]
+    assert len({code_fingerprint(module) for module in modules}) == 3
+
+
+def test_a_system_in_a_file_of_its_own_gets_no_lists_of_an_earlier_state_of_that_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file, marks = tmp_path / "own_system_for_cache.py", []
+    for text in ("x = 1\n", "x = 2\n", "x = 2\nfrom mecold.evaluation.systems.ours import Mecold\n"):
+        file.write_text(text)
+        importlib.import_module(file.stem)
+        code_fingerprint.cache_clear()
+        marks.append(code_fingerprint(file.stem))
+    assert len(set(marks)) == 3
 
 
 def test_text_baselines_read_texts_and_fall_back_to_popularity(training, supports, shop):
@@ -257,7 +278,7 @@ def test_the_ridge_head_is_the_closed_form(training, supports):
 
 def test_lists_leave_out_the_support_and_what_is_no_candidate(training):
     fitted = ItemKNN().fit(training)
-    histories = training.log.histories()[:700]
+    histories = training.log.split()[:700]
     tasks = Tasks(
         training.log.users.head(len(histories)),
         [h[:4] for h in histories],

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold import InvalidDataError
-from mecold.space.index import ExactIndex, FaissIndex, make_index, top_rows
-from mecold.space.lists import Neighbours
-from mecold.space.space import ItemSpace, Query
+from mecold.space.channel import Channel, Traits
+from mecold.space.index import ExactIndex, FaissIndex, Hidden, make_index, top_rows
+from mecold.space.lists import Lists
+from mecold.space.space import ItemSpace, UserVectors
 
 
 def best(scores, k, banned=()):
@@ -37,10 +38,11 @@ def world_of(vectors, queries):
     rng, items = torch.Generator().manual_seed(0), len(vectors)
     values = torch.rand(items, 3, generator=rng)
     values[::3, 2] = 0.0
-    near = Neighbours(torch.randint(items, (items, 3), generator=rng, dtype=torch.int32), values)
-    space = ItemSpace(vectors, vectors, near, vectors[:, 0], torch.zeros(items, dtype=torch.bool))
+    lists = Lists(torch.randint(items, (items, 3), generator=rng, dtype=torch.int32), values)
+    channel = Channel.of("only", Traits(), vectors, vectors)
+    space = ItemSpace({"only": channel}, lists, torch.ones(items), torch.zeros(items, dtype=torch.bool))
     rows, trust = torch.randint(items, (len(queries), 2), generator=rng), torch.rand(len(queries), 2, generator=rng)
-    return space, Query(queries, rows, 5 * trust)
+    return space, UserVectors(queries, rows, 5 * trust)
 
 
 @pytest.mark.parametrize("kind", ["auto", "flat", "hnsw", "IVF8,Flat"])
@@ -51,18 +53,18 @@ def test_every_index_gives_what_the_plain_search_gives(kind):
     dead = torch.zeros(2000, dtype=torch.bool)
     dead[[3, 500]] = True
     hidden = [rng.choice(2000, size=5 * user, replace=False) for user in range(20)]
-    index = make_index(kind, vectors[:1900])  # a hundred rows came later
     space, query = world_of(vectors, queries)
+    index = make_index(kind, space.take(slice(1900)))  # a hundred rows came later
 
-    found = index.search(space, dead, query, 10, hidden)
+    found = index.search(space, dead, query, 10, Hidden.of(hidden))
 
     scores = (queries @ vectors.T).numpy()
     for user in range(20):
         for row, trust in zip(query.rows[user].tolist(), query.trust[user].tolist(), strict=True):
-            for neighbour, value in zip(space.near.rows[row].tolist(), space.near.values[row].tolist(), strict=True):
+            for neighbour, value in zip(space.lists.rows[row].tolist(), space.lists.values[row].tolist(), strict=True):
                 scores[user, neighbour] += trust * value
     same = 0
-    for user, (rows, values) in enumerate(found):
+    for user, (rows, values) in enumerate(map(found.of, range(20))):
         expected = best(scores[user], 10, [*hidden[user].tolist(), 3, 500])
         assert len(rows) == len(set(rows.tolist())) == 10
         assert not set(rows.tolist()) & {*hidden[user].tolist(), 3, 500}
@@ -78,12 +80,12 @@ def test_what_is_left_comes_back_and_nothing_else():
     dead = torch.tensor([False, True, False, False])
     for index in (ExactIndex(), FaissIndex.build("flat", vectors)):
         space, query = world_of(vectors, torch.ones(1, 4))
-        rows, _ = index.search(space, dead, query, 10, [np.array([2])])[0]
+        rows, _ = index.search(space, dead, query, 10, Hidden.of([np.array([2])])).of(0)
         assert sorted(rows.tolist()) == [0, 3]
 
 
 def test_a_factory_string_that_faiss_refuses_is_explained():
     with pytest.raises(InvalidDataError, match=r"index='nonsense'.*'auto', 'flat', 'hnsw'"):
-        make_index("nonsense", torch.eye(4))
+        make_index("nonsense", world_of(torch.eye(4), torch.ones(1, 4))[0])
     with pytest.raises(InvalidDataError, match="IVF64,Flat"):
-        make_index("IVF64,Flat", torch.eye(4))
+        make_index("IVF64,Flat", world_of(torch.eye(4), torch.ones(1, 4))[0])

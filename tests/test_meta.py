@@ -11,19 +11,23 @@ from hypothesis import strategies as st
 
 from mecold import Catalog, HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
 from mecold.cli.demo import most_popular, score, split_users
-from mecold.space.statistics import FactorConfig, fit_pairs, moments
-from mecold.heads.preference import KNOTS, PreferenceHead
+from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions
+from mecold.heads.preference import KNOTS, Gains, PreferenceHead
 from mecold.math.losses import logq_correction, multi_positive_softmax, soft_ndcg
-from mecold.meta.calibrate import Candidates, Gains, _candidates, calibrate, fitted
-from mecold.meta.crossfit import cross_fit
-from mecold.meta.episodes import Opening, cut, opening
-from mecold.meta.train import episode_loss, hide_support
 from mecold.math.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
-from mecold.space.lists import fit_neighbours
+from mecold.meta.calibrate import Candidates, Point, calibrate, candidates_of, fitted
+from mecold.meta.crossfit import cross_fit
+from mecold.meta.episodes import Episodes, cut
+from mecold.meta.train import Lessons, episode_loss, hide_support
 from mecold.shop import make_shop
-from mecold.data.histories import history, pad
-from mecold.space.space import ItemTower, Layout
+from mecold.space.basis import Basis
+from mecold.space.channels import MAKERS
+from mecold.space.lists import fit_lists
+from mecold.space.making import Material, made_of
+from mecold.space.settings import FactorConfig
+from mecold.space.space import with_newcomers
+from mecold.space.statistics import statistics_of
 from tests import reference
 from tests.conftest import SMALL, word_vectors
 
@@ -36,40 +40,48 @@ def small_log(seed=0, users=40, n=12):
     return [rng.permutation(n)[: rng.integers(1, 9)].tolist() for _ in range(users)]
 
 
-def moments_of(histories, n=12, config=CONFIG):
+def stats_of(histories, n=12, config=CONFIG):
     items = np.array([item for history in histories for item in history])
     offsets = np.cumsum([0, *map(len, histories)])
-    return moments(items, np.ones(len(items), np.float32), offsets, np.arange(n), n, config)
+    return statistics_of(items, np.ones(len(items), np.float32), offsets, np.arange(n), n, config)
+
+
+def channels_of(stats, config=CONFIG, n=12, text=None, basis=None):
+    counts = torch.from_numpy(stats.counts)
+    text = torch.zeros(n, 1) if text is None else text
+    basis = basis or Basis.fit(text, counts, 1)
+    draws = torch.Generator().manual_seed(0)
+    return made_of(
+        MAKERS, Material(stats, counts, text, basis, config, np.arange(n), np.empty(0), 0.0, draws, None, {})
+    )
 
 
 def test_full_rank_factors_are_ease_and_the_directed_ridge():
     histories = small_log()
-    pairs = fit_pairs(moments_of(histories), np.arange(12), CONFIG, torch.Generator().manual_seed(0), CPU)
+    channels = channels_of(stats_of(histories))
     for name, expected in (
         ("symmetric", reference.ease(histories, 12, 3.0)),
         ("directed", reference.directed(histories, 12, 3.0, past=4, fade=2.0, window=3, early=0.5)),
     ):
-        fitted = (pairs[name].support @ pairs[name].item.T).numpy()
+        found = (channels[name].support @ channels[name].item.T).numpy()
         scale = np.sqrt(12) / np.linalg.norm(expected)  # both are scaled to one norm
-        np.testing.assert_allclose(fitted, expected * scale, atol=2e-5)
+        np.testing.assert_allclose(found, expected * scale, atol=2e-5)
 
 
 def test_low_rank_factors_are_the_best_of_their_rank():
     histories = small_log(1)
     config = replace(CONFIG, symmetric_rank=4, directed_rank=0)
-    pair = fit_pairs(
-        moments_of(histories, config=config), np.arange(12), config, torch.Generator().manual_seed(0), CPU
-    )["symmetric"]
+    channel = channels_of(stats_of(histories, config=config), config)["symmetric"]
     left, sizes, right = np.linalg.svd(reference.ease(histories, 12, 3.0))
     best = (left[:, :4] * sizes[:4]) @ right[:4]
-    fitted = (pair.support @ pair.item.T).numpy()
-    np.testing.assert_allclose(fitted, best * np.sqrt(12) / np.linalg.norm(best), atol=1e-4)
+    found = (channel.support @ channel.item.T).numpy()
+    np.testing.assert_allclose(found, best * np.sqrt(12) / np.linalg.norm(best), atol=1e-4)
 
 
-def test_moments_without_a_fold_are_those_of_the_others():
+def test_statistics_without_a_fold_are_those_of_the_others():
     histories = small_log(2)
-    part = moments_of(histories).minus(moments_of(histories[:15]))
-    alone = moments_of(histories[15:])
+    part = stats_of(histories).minus(stats_of(histories[:15]))
+    alone = stats_of(histories[15:])
     np.testing.assert_allclose(part.counts, alone.counts, atol=1e-4)
     for name in ("together", "common", "past", "ahead"):
         np.testing.assert_allclose(getattr(part, name).todense(), getattr(alone, name).todense(), atol=1e-4)
@@ -101,7 +113,7 @@ def test_episodes_are_the_first_items_and_what_follows(shop):
 
     catalog = Catalog.read(shop.items)
     log = Interactions.read(shop.interactions, catalog)
-    users = opening(log, np.ones(len(log.items), np.float32), 30)
+    users = log.histories(np.ones(len(log.items), np.float32), first=30)
     shots = torch.full((len(log),), 3)
     episodes = cut(users, shots, 10)
     for user in range(50):
@@ -119,11 +131,11 @@ def test_disliked_items_are_never_predicted(shop):
 
     log = Interactions.read(shop.interactions, Catalog.read(shop.items))
     labels = np.where(np.arange(len(log.items)) % 3 == 0, -1.0, 1.0).astype(np.float32)
-    episodes = cut(opening(log, labels, 30), torch.full((len(log),), 2), 10)
+    episodes = cut(log.histories(labels, first=30), torch.full((len(log),), 2), 10)
     assert (
         0
         < episodes.query_mask.sum()
-        < cut(opening(log, abs(labels), 30), torch.full((len(log),), 2), 10).query_mask.sum()
+        < cut(log.histories(abs(labels), first=30), torch.full((len(log),), 2), 10).query_mask.sum()
     )
     assert (episodes.support.labels == -1).any()
 
@@ -138,48 +150,64 @@ def test_the_softmax_is_the_likelihood_and_focus_one_counts_misses():
     torch.testing.assert_close(multi_positive_softmax(scores, positives, mask, focus=1.0), misses)
     near = multi_positive_softmax(scores, positives, mask, focus=1e-3)
     torch.testing.assert_close(near, likelihood, rtol=1e-2, atol=1e-3)
-    smooth = multi_positive_softmax(scores, positives, mask, smoothing=0.3)
-    spread = -(p[0, :3].log().mean() + p[1].log().mean()) / 2
-    torch.testing.assert_close(smooth, 0.7 * likelihood + 0.3 * spread)
 
 
-def world(n_items=200):
-    """An untrained head on random factors, and episodes of random users."""
-    torch.manual_seed(0)
+def world(n=60, users=30):
+    """A space of five channels with lists; and episodes of five shots and three query items."""
     rng = np.random.default_rng(0)
-    histories = [rng.permutation(n_items)[:12].tolist() for _ in range(30)]
-    stats = moments_of(histories, n_items, replace(CONFIG, l2=20.0))
-    pairs = fit_pairs(stats, np.arange(n_items), CONFIG, torch.Generator().manual_seed(0), CPU)
-    vectors = torch.randn(n_items, 16)
-    tower = ItemTower(16, Layout.of({name: pair.rank for name, pair in pairs.items()}, 8))
-    counts = torch.from_numpy(stats.counts)
-    tower.start_from(vectors, counts)
-    support = pad([history(h[:5]) for h in histories])
-    query = torch.tensor([h[5:8] for h in histories])
-    from mecold.meta.episodes import Episodes
+    logs = [rng.permutation(n)[:8].tolist() for _ in range(users)]
+    config = FactorConfig(symmetric_rank=6, directed_rank=6, l2=3.0)
+    stats = stats_of(logs, n, config)
+    vectors = torch.from_numpy(rng.normal(size=(n, 10)).astype(np.float32))
+    basis = Basis.fit(vectors, torch.from_numpy(stats.counts), 5)
+    channels = channels_of(stats, config, n, basis.text(vectors), basis)
+    space = with_newcomers(channels, fit_lists(stats.common, 20), torch.from_numpy(stats.counts), basis)
+    rows = torch.tensor(logs)
+    support = histories(*[log[:5] for log in logs])
+    query = rows[:, 5:]
+    return space, Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
 
-    episodes = Episodes(support, query, torch.ones_like(query, dtype=torch.bool))
-    near = fit_neighbours(stats.common, 20)
-    return tower, tower.space(pairs, near, vectors, counts), counts, episodes
+
+def histories(*rows, labels=None):
+    """Histories of users, one list of rows each; `labels` are of all rows, user after user."""
+    flat = np.array([row for one in rows for row in one], np.int64)
+    labels = None if labels is None else np.array(labels, np.float32)
+    return Histories.padded(flat, np.array([len(one) for one in rows]), labels=labels)
+
+
+def head_of(space, config=None):
+    return PreferenceHead.start({name: channel.traits for name, channel in space.channels.items()}, config)
+
+
+def with_prior(head, **changes):
+    return replace(head, prior=replace(head.prior, **changes))
+
+
+def with_gains(head, **changes):
+    return replace(head, gains=replace(head.gains, **changes))
 
 
 def test_the_sampled_softmax_approaches_the_full_one():
-    tower, space, counts, episodes = world()
-    head = PreferenceHead(tower.layout)
-    full = episode_loss(head, space, episodes, counts, TrainConfig(focus=0.0), torch.Generator().manual_seed(0))
+    space, episodes = world()
+    head = head_of(space)
+    full = episode_loss(head, space, episodes, TrainConfig(focus=0.0), torch.Generator().manual_seed(0))
     config = TrainConfig(focus=0.0, full_softmax_items=10, negatives=200_000)
-    sampled = episode_loss(head, space, episodes, counts, config, torch.Generator().manual_seed(0))
+    sampled = episode_loss(head, space, episodes, config, torch.Generator().manual_seed(0))
     assert sampled.item() == pytest.approx(full.item(), rel=0.03)
     corrections = logq_correction(torch.tensor([1.0, 3.0]), 100)
     torch.testing.assert_close(corrections.exp(), torch.tensor([25.0, 75.0]))
 
 
-def test_every_parameter_of_the_head_is_learned():
-    tower, space, counts, episodes = world()
-    head = PreferenceHead(tower.layout)
-    episode_loss(head, space, episodes, counts, TrainConfig(), torch.Generator().manual_seed(0)).backward()
-    used = {name for name, value in head.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    assert used == {name for name, _ in head.named_parameters()} == {"prior", "tied", "fade", "rarity"}
+def test_every_number_of_the_prior_is_learned():
+    space, episodes = world()
+    head = head_of(space)
+    learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
+    loss = episode_loss(with_prior(head, **learned), space, episodes, TrainConfig(), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert set(learned) == {"scale", "tied", "fade", "rarity"}
+    for name, value in learned.items():
+        of_channel = value.grad.abs().reshape(-1, value.shape[-1]).sum(0)
+        assert (of_channel > 0).sum() >= len(of_channel) - 3, name  # text does not fade, popularity has no support
 
 
 def test_the_text_channel_is_half_way_to_whitening():
@@ -188,28 +216,26 @@ def test_the_text_channel_is_half_way_to_whitening():
     turn = torch.linalg.qr(torch.from_numpy(rng.normal(size=(4, 4)).astype(np.float32)))[0]
     vectors = torch.from_numpy(rng.normal(size=(4000, 4)).astype(np.float32)) * scales @ turn.T + 3.0
     vectors[7] = 0.0
-    tower = ItemTower(4, Layout.of({}, 4))
-    tower.start_from(vectors, torch.ones(4000))
-    projected = (vectors[8:] - tower.center) @ tower.project
+    basis = Basis.fit(vectors, torch.ones(4000), 4)
+    projected = (vectors[8:] - basis.center) @ basis.project
     deviation = projected.std(0)
     torch.testing.assert_close(deviation, scales.sqrt(), rtol=0.05, atol=1e-3)
-    assert not tower.text(vectors)[7].any()
-    torch.testing.assert_close(tower.text(vectors)[8:].norm(dim=1), torch.ones(3992))
-    tower.start_from(torch.ones(5, 4), torch.ones(5))  # no two texts differ
-    assert not tower.text(torch.ones(5, 4)).any()
+    assert not basis.text(vectors)[7].any()
+    torch.testing.assert_close(basis.text(vectors)[8:].norm(dim=1), torch.ones(3992))
+    basis = Basis.fit(torch.ones(5, 4), torch.ones(5), 4)  # no two texts differ
+    assert not basis.text(torch.ones(5, 4)).any()
 
 
-def test_the_query_does_not_depend_on_padding_company_or_zero_shot_neighbours():
-    tower, space, _, _ = world()
-    head = PreferenceHead(tower.layout)
-    with torch.no_grad():
-        head.tied += 0.3
-        head.step += torch.linspace(-0.2, 0.2, head.step.numel()).reshape(head.step.shape)
-    short, long = history([3, 5]), history(list(range(20, 60)))
-    together = head(space, pad([short, long, history([])]))
+def test_a_user_vector_is_the_same_to_the_bit_in_any_company_and_padding():
+    space, _ = world()
+    head = head_of(space)
+    step = torch.linspace(-0.2, 0.2, head.gains.step.numel()).reshape(head.gains.step.shape)
+    head = with_gains(with_prior(head, tied=head.prior.tied + 0.3), step=step)
+    short, long = [3, 5], list(range(20, 60))
+    together = head.adapt(space, histories(short, long, []))
     for user, one in enumerate((short, long)):
-        alone = head(space, pad([one]))
-        torch.testing.assert_close(alone.vector[0], together.vector[user], rtol=1e-4, atol=1e-5)
+        alone = head.adapt(space, histories(one))
+        assert torch.equal(alone.vector[0], together.vector[user])
         torch.testing.assert_close(space.scores(alone)[0], space.scores(together)[user], rtol=1e-4, atol=1e-5)
     scores = space.scores(together)[2]
     assert torch.equal(
@@ -244,70 +270,63 @@ def candidates(pieces=1, users=400, telling=None):
     return Candidates(by_channel, relevant, torch.ones_like(relevant), ideal, evidence)
 
 
-def test_calibration_finds_the_channel_that_tells_and_leaves_fixed_ones_alone():
+def test_calibration_finds_the_channel_that_tells():
     found = candidates()
     before = found.ndcg(torch.ones(1, 3)).mean()
-    gains = fitted([found], fixed={0}, rng=np.random.default_rng(0))
-    after = found.ndcg(gains.at(0, found.evidence)).mean()
+    point = fitted([found], rng=np.random.default_rng(0))
+    after = found.ndcg(point.at(0, found.evidence)).mean()
     assert after > before + 0.2
-    assert gains.log_gain[0, 1] > gains.log_gain[0, 2] + 1.0
-    assert gains.log_gain[0, 0] == 0.0 == gains.step[:, 0].abs().max()
-    assert gains.step.abs().max() < 0.2  # the evidence is noise
+    assert point.log_gain[0, 1] > point.log_gain[0, 2] + 1.0
+    assert point.step.abs().max() < 0.2  # the evidence is noise
 
 
 def test_calibration_finds_that_different_channels_tell_of_different_users():
     found = candidates(telling=lambda evidence: (evidence[:, 0] > 0).long())
-    gains = fitted([found], fixed=set(), rng=np.random.default_rng(0))
-    assert gains.step[0, 1] > 0.3 > -0.3 > gains.step[0, 0]
-    adapted, plain = (found.ndcg(gains.at(0, one)).mean() for one in (found.evidence, 0 * found.evidence))
+    point = fitted([found], rng=np.random.default_rng(0))
+    assert point.step[0, 1] > 0.3 > -0.3 > point.step[0, 0]
+    adapted, plain = (found.ndcg(point.at(0, one)).mean() for one in (found.evidence, 0 * found.evidence))
     assert adapted > plain + 0.05
 
 
 def test_the_head_ranks_as_calibration_judged_it():
-    tower, space, _, episodes = world(60)  # so few that all are candidates
-    head = PreferenceHead(tower.layout)
+    space, episodes = world(60)  # so few that all are candidates
+    head = head_of(space)
     rng, knot = torch.Generator().manual_seed(1), KNOTS.index(5)
-    with torch.no_grad():
-        found = _candidates(head, space, episodes, head.coefficients())
-        gains = Gains(
-            torch.randn(1, head.gain.shape[1], generator=rng), torch.randn(head.step.shape, generator=rng) / 3
-        )
-        head.usual[knot], head.spread[knot] = found.evidence.mean(0), found.evidence.std(0)
-        head.gain[knot] = gains.log_gain[0].exp()
-        head.step.copy_(gains.step)
-        evidence = head.standardised(found.evidence, head.usual[knot], head.spread[knot])
-        judged = found.scores(gains.at(0, evidence))
-        scores = hide_support(space.scores(head(space, episodes.support)), episodes)
+    found = candidates_of(head, space, episodes, head.coefficients())
+    old = head.gains
+    point = Point(torch.randn(1, old.gain.shape[1], generator=rng), torch.randn(old.step.shape, generator=rng) / 3)
+    gain, usual, spread = old.gain.clone(), old.usual.clone(), old.spread.clone()
+    usual[knot], spread[knot], gain[knot] = found.evidence.mean(0), found.evidence.std(0), point.log_gain[0].exp()
+    head = replace(head, gains=Gains(gain, usual, spread, point.step, old.bonus))
+    evidence = head.standardised(found.evidence, usual[knot], spread[knot])
+    judged = found.scores(point.at(0, evidence))
+    scores = hide_support(space.scores(head.adapt(space, episodes.support)), episodes)
     assert judged.shape == (30, 55)
     torch.testing.assert_close(judged.sort(1).values, scores.sort(1).values[:, 5:], rtol=1e-3, atol=1e-4)
 
 
-def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_head_alone():
-    tower, space, _, episodes = world()
-    head = PreferenceHead(tower.layout)
+def test_calibration_of_a_log_whose_later_items_are_all_disliked_leaves_the_gains_alone():
+    space, episodes = world()
     rows = torch.cat([episodes.support.rows, episodes.query], dim=1)
-    labels = torch.ones_like(rows, dtype=torch.float32)
+    users = histories(*rows.tolist())
+    labels = users.labels.clone()
     labels[:, 1:] = -1.0
-    users = Opening(rows, labels, labels.abs(), torch.full(rows.shape, torch.nan).double(), torch.full((30,), 8))
-    before = {name: value.clone() for name, value in head.state_dict().items()}
-    values = calibrate(head, [space], users, [np.arange(30)], 3, rng=np.random.default_rng(0))
-    assert not values
-    for name, value in head.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    lessons = Lessons((space,), replace(users, labels=labels), (np.arange(30),), (np.arange(0),), TrainConfig(query=3))
+    head = head_of(space)
+    gains, values = calibrate(head, lessons, rng=np.random.default_rng(0))
+    assert not values and gains is head.gains
 
 
 def test_texts_are_read_without_fading():
-    tower, space, _, _ = world()
-    head = PreferenceHead(tower.layout)
-    with torch.no_grad():
-        head.fade -= torch.arange(len(head.fade))[:, None]
-        head.rarity += 0.7
-        found = head.prior_of(space, pad([history([3, 8, 21], [1.0, -0.5, 1.0])]), head.coefficients()).vector[0]
-    part = tower.layout.slices[-3]
-    place = tower.layout.names.index("text")
-    assert tower.layout.alike and part.stop == tower.layout.parts["alike"].stop  # the columns for new items too
-    expected = space.support[3, part] - 0.5 * space.support[8, part] + space.support[21, part]
-    torch.testing.assert_close(found[part], head.prior[KNOTS.index(3), place].exp() * expected)
+    space, _ = world()
+    head = head_of(space)
+    fade = head.prior.fade - torch.arange(len(head.prior.fade))[:, None]
+    head = with_prior(head, fade=fade, rarity=head.prior.rarity + 0.7)
+    found = head.read(space, histories([3, 8, 21], labels=[1.0, -0.5, 1.0]), head.coefficients()).parts
+    scale = head.prior.scale[KNOTS.index(3), head.column["text"]].exp()
+    for name in ("text", "alike"):  # the columns for new items too, by the same numbers
+        side = space[name].support
+        torch.testing.assert_close(found[name][0], scale * (side[3] - 0.5 * side[8] + side[21]))
 
 
 @pytest.mark.parametrize(("items", "rank"), [(60, 8), (5, 8)])
@@ -317,62 +336,59 @@ def test_factors_of_a_host_come_in_order_of_what_they_tell(items, rank):
     item[:, 7] = item[:, 6]  # one column tells nothing of its own
     item[3] = support[3] = 0.0  # an item without factors
     ids = [f"i{row}" for row in range(items)]
-    pair = ItemFactors(ids, item, support).pair(Catalog.of(pl.Series([*ids, "none"]), [""] * (items + 1)))
+    pair = ItemFactors(ids, item, support).sides(Catalog.of(pl.Series([*ids, "none"]), [""] * (items + 1)))
     there, given = (pair.support @ pair.item.T).numpy(), support @ item.T
     scale = np.abs(there).sum() / np.abs(given).sum()
     np.testing.assert_allclose(there[:-1, :-1], scale * given, atol=1e-5)
     assert not pair.support[[3, -1]].any() and not pair.item[[3, -1]].any()
     norms = pair.support.norm(dim=0)
     torch.testing.assert_close(norms, pair.item.norm(dim=0), rtol=1e-3, atol=1e-5)
-    assert (norms.diff() <= 1e-5).all() and pair.rank == min(items, rank)
+    assert (norms.diff() <= 1e-5).all() and pair.item.shape[1] == min(items, rank)
 
 
 def test_evidence_is_the_popularity_and_the_agreement_of_the_support_whatever_was_thought_of_it():
-    tower, space, _, _ = world()
-    head = PreferenceHead(tower.layout)
+    space, _ = world()
+    head = head_of(space)
     rows = [3, 8, 21, 40]
-    mixed = history(rows[::-1], [-1.0, 1.0, 0.5, 1.0])
-    found = head.evidence(space, pad([history(rows), mixed, history([7, 7]), history([])]))
+    users = histories(rows, rows[::-1], [7, 7], [], labels=[1, 1, 1, 1, -1.0, 1.0, 0.5, 1.0, 1, 1])
+    found = head.evidence(space, users)
     expected = [float(space.popularity[rows].mean())]
-    for name, part in head.layout.parts.items():
-        if name in ("symmetric", "directed", "text"):
-            unit = [space.support[row, part] / space.support[row, part].norm() for row in rows]
-            expected.append(float(sum(unit).norm() / 4))
+    for name in ("symmetric", "directed", "text"):
+        unit = [space[name].support[row] / space[name].support[row].norm() for row in rows]
+        expected.append(float(sum(unit).norm() / 4))
     assert found[0].tolist() == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2, 1:], torch.ones(len(expected) - 1))
     assert not found[3].any()
-    plain = PreferenceHead(tower.layout, HeadConfig(inner=False))
-    assert plain.evidence(space, pad([history(rows)])).shape == (1, 0)
+    plain = head_of(space, HeadConfig(inner=False))
+    assert plain.evidence(space, histories(rows)).shape == (1, 0)
 
 
-def test_the_prior_reads_both_sides_of_fitted_factors_and_the_newest_twenty_items_only():
-    tower, space, _, _ = world()
-    head = PreferenceHead(tower.layout)
-    part = head.layout.slices[0]
-    assert head.layout.names[head.fitted[0]] == "symmetric"
-    with torch.no_grad():
-        before = head(space, pad([history([3, 8])])).vector
-        head.tied[:, 0] = 0.5
-        after = head(space, pad([history([3, 8])])).vector
-        moved = head.fade[1, 0].exp() * space.item[3, part] + head.fade[0, 0].exp() * space.item[8, part]
-        torch.testing.assert_close((after - before)[0, part], 0.5 * moved)
-        torch.testing.assert_close(after[:, part.stop :], before[:, part.stop :])
-        guessed = replace(space, cold=torch.ones_like(space.cold))
-        torch.testing.assert_close(
-            head(guessed, pad([history([3, 8])])).vector, before
-        )  # a guess's item side is not read
-        long = head(space, pad([history([1, 2, *range(50, 70)])]))
-        newest = head(space, pad([history(list(range(50, 70)))]))
+def test_the_prior_reads_both_sides_of_tied_channels_and_the_newest_twenty_items_only():
+    space, _ = world()
+    head = head_of(space)
+    before = head.adapt(space, histories([3, 8])).vector
+    tied = head.prior.tied.clone()
+    tied[:, head.tied.index("symmetric")] = 0.5
+    head = with_prior(head, tied=tied)
+    after = head.adapt(space, histories([3, 8])).vector
+    fade = head.prior.fade[:, head.column["symmetric"]].exp()
+    span, item = space.spans["symmetric"], space["symmetric"].item
+    torch.testing.assert_close((after - before)[0, span], 0.5 * (fade[1] * item[3] + fade[0] * item[8]))
+    rest = [one for name, one in space.spans.items() if name != "symmetric"]
+    assert all(torch.equal(after[:, one], before[:, one]) for one in rest)
+    guessed = replace(space, new=torch.ones_like(space.new))
+    torch.testing.assert_close(head.adapt(guessed, histories([3, 8])).vector, before)  # a guess's item side is not read
+    long = head.adapt(space, histories([1, 2, *range(30, 50)]))
+    newest = head.adapt(space, histories(list(range(30, 50))))
     torch.testing.assert_close(space.scores(long), space.scores(newest), rtol=1e-4, atol=1e-4)
 
 
 def test_parameters_between_two_knots_are_interpolated():
-    tower, _, _, _ = world()
-    head = PreferenceHead(tower.layout)
-    with torch.no_grad():
-        head.gain[:, 0] = torch.arange(len(KNOTS), dtype=torch.float32)
-    table = head.coefficients().gain[:, 0]
+    space, _ = world()
+    head = head_of(space)
+    gain = torch.arange(len(KNOTS), dtype=torch.float32)[:, None].expand(head.gains.gain.shape)
+    table = with_gains(head, gain=gain).coefficients().gain[:, 0]
     assert table[list(KNOTS)].tolist() == pytest.approx(range(len(KNOTS)))
     assert 3 < table[4] < 4
 
@@ -383,7 +399,6 @@ VARIANTS = {
     "sampled softmax": replace(SMALL, training=replace(SMALL.training, full_softmax_items=100, negatives=100)),
     "half of the items without factors": replace(SMALL, factors=replace(SMALL.factors, max_items=150)),
     "no calibration": replace(SMALL, training=replace(SMALL.training, calibrate=False)),
-    "smoothed": replace(SMALL, training=replace(SMALL.training, label_smoothing=0.1)),
 }
 
 
@@ -419,7 +434,7 @@ def test_the_same_seed_gives_the_same_bytes(shop, fit, tmp_path):
 
 def test_the_order_of_users_in_the_log_changes_no_closed_form():
     histories = small_log(3)
-    a, b = moments_of(histories), moments_of(histories[::-1])
+    a, b = stats_of(histories), stats_of(histories[::-1])
     np.testing.assert_allclose(a.together.todense(), b.together.todense())
     np.testing.assert_allclose(a.ahead.todense(), b.ahead.todense(), rtol=1e-6)
 
@@ -453,7 +468,7 @@ def test_factors_that_cannot_be_used_are_named(factors, message):
 
     catalog = Catalog.read(pl.DataFrame({"item_id": ["p1", "p2"], "title": ["a", "b"]}))
     with pytest.raises((InvalidDataError, UnknownItemError), match=message):
-        factors.pair(catalog)
+        factors.sides(catalog)
 
 
 def test_ratings_below_the_threshold_are_dislikes(shop, encoder):
@@ -530,9 +545,8 @@ def test_a_threshold_without_ratings_is_refused(shop, fit):
 
 
 def test_equal_popularity_stays_small_in_a_fold_that_lacks_users():
-    tower = ItemTower(4, Layout.of({}, 2))
-    tower.start_from(torch.eye(4), torch.full((4,), 24.0))
-    assert tower.popularity(torch.tensor([13.0, 19.0, 24.0, 24.0])).abs().max() < 10
+    basis = Basis.fit(torch.eye(4), torch.full((4,), 24.0), 2)
+    assert basis.popularity(torch.tensor([13.0, 19.0, 24.0, 24.0])).abs().max() < 10
 
 
 def test_a_fit_that_diverges_says_so(shop, encoder):
@@ -547,6 +561,8 @@ def test_a_fold_counts_as_if_it_had_all_users(shop):
     log = Interactions.read(shop.interactions, catalog)
     vectors = torch.zeros(len(catalog), 4)
     views = cross_fit(log, np.ones(len(log.items), bool), vectors, SMALL, np.random.default_rng(0))
+    whole = views.whole()
     for view in views.folds:
-        assert float(view.counts.sum()) == pytest.approx(float(views.whole.counts.sum()), rel=1e-4)
-        assert ((view.counts == 0) >= (views.whole.counts == 0)).all()
+        assert float(view.counts.sum()) == pytest.approx(float(whole.counts.sum()), rel=1e-4)
+        assert ((view.counts == 0) >= (whole.counts == 0)).all()
+        assert view.channels["text"].item is whole.channels["text"].item  # texts lie in memory once

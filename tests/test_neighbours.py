@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold.space.statistics import FactorConfig, moments
-from mecold.space.lists import SHRINK, Neighbours, fit_neighbours
+from mecold.space.lists import SHRINK, Lists, fit_lists
+from mecold.space.settings import FactorConfig
+from mecold.space.statistics import statistics_of
 
 
 def test_the_lists_hold_the_largest_shrunk_cosines():
@@ -24,8 +25,8 @@ def test_the_lists_hold_the_largest_shrunk_cosines():
     cosine = {(i, j): shared / ((weight[i] * weight[j]) ** 0.5 + SHRINK) for (i, j), shared in both.items()}
 
     items, offsets = np.concatenate(histories), np.cumsum([0, *map(len, histories)])
-    stats = moments(items, np.ones(len(items), np.float32), offsets, np.arange(16), 16, FactorConfig())
-    near = fit_neighbours(stats.common, 5)
+    stats = statistics_of(items, np.ones(len(items), np.float32), offsets, np.arange(16), 16, FactorConfig())
+    near = fit_lists(stats.common, 5)
 
     squares = []
     for item in range(16):
@@ -47,7 +48,7 @@ def worlds(draw):
     values = (rng.random(rows.shape) * (rng.random(rows.shape) < 0.7)).astype(np.float32)
     support = torch.from_numpy(rng.integers(items, size=(users, shots)))
     trust = torch.from_numpy(rng.normal(size=(users, shots)).astype(np.float32))
-    return Neighbours(torch.from_numpy(rows), torch.from_numpy(values)), support, trust
+    return Lists(torch.from_numpy(rows), torch.from_numpy(values)), support, trust
 
 
 def by_hand(near, support, trust):

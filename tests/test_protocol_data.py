@@ -65,7 +65,7 @@ def test_splits_equal_the_oracles(name, oracle):
     for seed in (0, 2):
         parts, found = oracle.split_users(users, histories, seed), split(mine, "user", seed)
         for part in ("train", "valid", "test"):
-            assert same(getattr(found, part).histories(), parts[part]), (seed, part)
+            assert same(getattr(found, part).split(), parts[part]), (seed, part)
     if times[0][0] >= 0:
         parts = oracle.split_time(histories, times)
         if len(parts["test"]) < 10:
@@ -73,8 +73,8 @@ def test_splits_equal_the_oracles(name, oracle):
                 split(mine, "time", 0)
             return
         found = split(mine, "time", 0)
-        assert same(found.train.histories(), parts["train"])
-        assert same(found.test.histories(), parts["test"])
+        assert same(found.train.split(), parts["train"])
+        assert same(found.test.split(), parts["test"])
 
 
 def same(mine, theirs):

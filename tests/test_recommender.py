@@ -185,7 +185,7 @@ def test_contributions_add_up_and_are_what_leaving_an_opinion_out_costs(fitted, 
 
     def score(support):
         shelf = fitted._state[1]
-        return float(shelf.space.scores(shelf.query(fitted.adapt_user(support)))[0, item])
+        return float(shelf.space.scores(shelf.vectors_of(fitted.adapt_user(support)))[0, item])
 
     assert why.score == pytest.approx(score(history), abs=1e-4)
     assert why.base + sum(value for _, value in why.contributions) == pytest.approx(why.score, abs=1e-3)
@@ -227,21 +227,23 @@ def test_new_items_are_found_by_their_text_and_can_be_changed_and_removed(own, s
 
 def test_neighbours_survive_new_texts_removals_and_packing(own):
     before = {one.item: one.score for one in own.similar_items("p1", k=20)}
-    near = own._state[1].space.near
+    near = own._state[1].space.lists
     nearest = f"p{int(near.rows[1, 0])}"
     assert near.values[1, 0] > 0
     own.update_items(pl.DataFrame({"item_id": [nearest], "title": ["one"]}))
-    row = own._state[1].catalog.row_of[nearest]
+    row = own._state[1].catalog.row(nearest)
     assert row == 300
-    assert int(own._state[1].space.near.rows[1, 0]) == row  # the neighbour's new row
+    assert int(own._state[1].space.lists.rows[1, 0]) == row  # the neighbour's new row
     own.remove_items([f"p{row}" for row in range(100, 200) if f"p{row}" != nearest])  # so many that the shelf is packed
     shelf = own._state[1]
     assert not shelf.dead.any()
-    packed, row = shelf.space.near, shelf.catalog.row_of["p1"]
+    packed, row = shelf.space.lists, shelf.catalog.row("p1")
     old = {f"p{int(place)}" for place in near.rows[1][near.values[1] > 0]}
-    assert set(shelf.ids(packed.rows[row][packed.values[row] > 0].numpy())) == old & set(shelf.catalog.row_of)
+    assert set(shelf.ids(packed.rows[row][packed.values[row] > 0].numpy())) == {
+        item for item in old if item in shelf.catalog
+    }
     after = {one.item: one.score for one in own.similar_items("p1", k=200)}
-    for item in set(before) & set(shelf.catalog.row_of) - {nearest}:
+    for item in {item for item in before if item in shelf.catalog} - {nearest}:
         assert after[item] == pytest.approx(before[item], abs=1e-4)
 
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from mecold.cli.main import app
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.export import export
 from mecold.evaluation.plan import make_plan
 from mecold.evaluation.protocol import split
-from mecold.evaluation.export import export
-from mecold.evaluation.systems.names import GRIDS, listed, members
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.base import FunctionSystem
+from mecold.evaluation.systems.names import GRIDS, listed, members
 from tests import reference
 from tests.conftest import SMALL
 

@@ -7,6 +7,7 @@ import torch
 
 import mecold.space.channels.trend as trend
 from mecold import Interaction
+from mecold.space.clock import Clock
 from tests.conftest import SMALL, word_vectors
 
 CENTRES = torch.tensor([10.0, 20.0, 40.0], dtype=torch.float64)
@@ -14,7 +15,7 @@ CENTRES = torch.tensor([10.0, 20.0, 40.0], dtype=torch.float64)
 
 def read(*times, persistence=0.5):
     when = torch.tensor(times, dtype=torch.float64)
-    return trend.reading(when, CENTRES, torch.tensor(persistence, dtype=torch.float64))
+    return Clock(CENTRES, persistence).reading(when)
 
 
 def test_a_time_reads_the_two_nearest_bins_and_the_last_one_less_and_less():

@@ -8,9 +8,9 @@ import polars as pl
 import torch
 
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender
-from mecold.arguments import check_k, listed
 from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold.math.metrics import ndcg
+from mecold.serving import check_k, listed
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused

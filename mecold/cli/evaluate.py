@@ -10,21 +10,22 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, no_type_check
 import typer
 from rich.table import Table
 
-from mecold.data.catalog import TextTemplate
-from mecold.encode.encoder import TextEncoder
-from mecold.errors import InvalidDataError
-from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.plan import Plan, make_plan
-from mecold.evaluation.protocol import Protocol
-from mecold.evaluation.export import export
-from mecold.evaluation.systems.names import BUILT_IN, GROUPS
-from mecold.evaluation.run import evaluate
-from mecold.evaluation.report.summary import Report
-from mecold.evaluation.report.tables import by_quality, verdict
-from mecold.data.frames import read_frame
-from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
 from mecold.cli.terminal import out as console
+from mecold.data.catalog import TextTemplate
+from mecold.data.frames import read_frame
+from mecold.encode.encoder import TextEncoder
+from mecold.encode.model_folder import DEFAULT_MODEL
+from mecold.errors import InvalidDataError
+from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.export import export
+from mecold.evaluation.measures import METRICS
+from mecold.evaluation.plan import Plan, make_plan
+from mecold.evaluation.protocol import Protocol
+from mecold.evaluation.report.summary import Report
+from mecold.evaluation.report.tables import by_quality, verdict
+from mecold.evaluation.run import evaluate
+from mecold.evaluation.systems.names import BUILT_IN, GROUPS
 
 app = typer.Typer(
     help="Evaluate recommenders on cold users and cold items, over the full catalogue.",
@@ -39,6 +40,7 @@ Items: TypeAlias = Annotated[Path | None, typer.Option("--items", help="Parquet 
 Split: TypeAlias = Annotated[Literal["user", "time", "item"], typer.Option(help="Who or what is cold.")]
 Numbers: TypeAlias = Annotated[str, typer.Option(help="Support sizes; 10 for the item protocol unless given.")]
 Seeds: TypeAlias = Annotated[str, typer.Option(help="Seeds of the split and of the systems.")]
+DEFAULT_METRICS = ",".join(METRICS)
 Metrics: TypeAlias = Annotated[str, typer.Option(help="The first is the headline.")]
 Systems: TypeAlias = Annotated[
     str, typer.Option(help=f"Comma-separated, settings in brackets: ease\\[l2=100]. {', '.join([*BUILT_IN, *GROUPS])}.")
@@ -122,7 +124,7 @@ def run(
     out: Target = None,
     tune: Tune = False,
     reference: Reference = None,
-    metrics: Metrics = "ndcg@10,recall@20,mrr@10,hit@10,map@10",
+    metrics: Metrics = DEFAULT_METRICS,
     encoder: Encoder = DEFAULT_MODEL,
     max_tokens: MaxTokens = None,
     text: Text = [],  # noqa: B006
@@ -153,7 +155,7 @@ def export_tasks(
     protocol: Split = "user",
     shots: Numbers = "auto",
     seeds: Seeds = "0,1,2",
-    metrics: Metrics = "ndcg@10,recall@20,mrr@10,hit@10,map@10",
+    metrics: Metrics = DEFAULT_METRICS,
     text: Text = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
     on_unknown: Unknown = "raise",
@@ -184,7 +186,7 @@ def score(
     out: Target = None,
     tune: Tune = False,
     reference: Reference = None,
-    metrics: Metrics = "ndcg@10,recall@20,mrr@10,hit@10,map@10",
+    metrics: Metrics = DEFAULT_METRICS,
     encoder: Encoder = DEFAULT_MODEL,
     max_tokens: MaxTokens = None,
     text: Text = [],  # noqa: B006

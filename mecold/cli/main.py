@@ -12,18 +12,18 @@ import polars as pl
 import typer
 from rich.table import Table
 
-from mecold.data.catalog import TextTemplate
 from mecold.cli.evaluate import app as evaluate_app
-from mecold.encode.encoder import TextEncoder
-from mecold.errors import InvalidDataError
+from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import out as console
+from mecold.data.catalog import TextTemplate
 from mecold.data.frames import read_frame
-from mecold.meta.config import MetaConfig
+from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
+from mecold.errors import InvalidDataError
+from mecold.meta.config import MetaConfig
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
 from mecold.store import check_target
-from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
-from mecold.cli.terminal import out as console
 from mecold.types import ItemId, Recommendation
 from mecold.version import __version__
 

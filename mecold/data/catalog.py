@@ -6,13 +6,15 @@ A catalogue is never changed in place: `extended` returns a new one, so that a r
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require
+from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
 USUAL_FIELDS = ("title", "name", "brand", "author", "category", "genres", "grapes", "country", "region", "description")
@@ -90,17 +92,24 @@ def _clean(column: pl.Series) -> pl.Series:
 class Catalog:
     """Items in a fixed order; a row number is an item's position here. Removed items keep their row, without an id.
 
+    A catalogue is never changed; the next one shares its memory, and holds more rows or fewer items.
+
     Args:
-        ids: item ids by row, String or Int64.
-        texts: item texts by row; "" where an item has none.
-        row_of: id -> row of the items that are there.
+        size: number of rows, those of removed items too.
+        strings: ids are strings; else they are integers of 64 bits.
+        gone: True for rows of removed items.
         notes: what was set aside while reading, with counts.
         fields: columns that made the texts.
     """
 
-    ids: pl.Series
-    texts: tuple[str, ...] = field(repr=False)
-    row_of: dict[ItemId, int] = field(repr=False)
+    size: int
+    strings: bool
+    gone: Bool[np.ndarray, " rows"] = field(repr=False)
+    _ids: list[ItemId] = field(
+        repr=False
+    )  # shared with earlier and later catalogues, which look at more or fewer of it
+    _texts: list[str] = field(repr=False)
+    _rows: dict[ItemId, tuple[int, ...]] = field(repr=False)  # all rows that an id ever had, the newest last
     notes: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
 
@@ -151,16 +160,57 @@ class Catalog:
     @classmethod
     def of(cls, ids: pl.Series, texts: Sequence[str]) -> "Catalog":
         """A catalogue of distinct, checked ids."""
-        return cls(ids, tuple(texts), {item: row for row, item in enumerate(ids.to_list())})
+        names = ids.to_list()
+        rows: dict[ItemId, tuple[int, ...]] = {item: (row,) for row, item in enumerate(names)}
+        return cls(len(names), ids.dtype == pl.String, np.zeros(len(names), bool), names, list(texts), rows)
 
     def __len__(self) -> int:
         """Number of items that are there."""
-        return len(self.row_of)
+        return self.size - int(np.count_nonzero(self.gone))
+
+    def row(self, item: ItemId) -> int | None:
+        """Row of an item; None where it is not there. Constant time."""
+        for row in reversed(self._rows.get(item, ())):
+            if row < self.size:
+                return None if self.gone[row] or type(item) is bool else row
+        return None
+
+    def __contains__(self, item: ItemId) -> bool:
+        return self.row(item) is not None
+
+    def id_of(self, row: int) -> ItemId:
+        """Id of a row."""
+        return self._ids[row]
+
+    def text_of(self, row: int) -> str:
+        """Text of a row; "" where the item has none."""
+        return self._texts[row]
+
+    @cached_property
+    def ids(self) -> pl.Series:
+        """Item ids by row."""
+        return pl.Series("item_id", self._ids[: self.size], dtype=self.dtype)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Item texts by row."""
+        return tuple(self._texts[: self.size])
+
+    @cached_property
+    def _known(self) -> pl.DataFrame:
+        """Ids and rows of the items that are there; what frames of ids are looked up in."""
+        rows = np.flatnonzero(~self.gone)
+        return pl.DataFrame({"id": self.ids.gather(rows), "row": rows})
+
+    @property
+    def dtype(self) -> Any:
+        """Type of a column of these ids."""
+        return pl.String if self.strings else pl.Int64
 
     @property
     def kind(self) -> str:
         """What the ids are, in words."""
-        return "strings" if self.ids.dtype == pl.String else "integers"
+        return "strings" if self.strings else "integers"
 
     def check_kind(self, ids: pl.Series, what: str) -> None:
         """Refuse ids of the other type, which would otherwise all look unknown.
@@ -168,9 +218,9 @@ class Catalog:
         Raises:
             InvalidDataError: if these are strings where the catalogue has integers, or the reverse.
         """
-        if len(ids) and ids.dtype != self.ids.dtype:
+        if len(ids) and ids.dtype != self.dtype:
             raise InvalidDataError(
-                f"The item ids of the {what} are {ids.dtype}, those of the items {self.ids.dtype}. Cast one of them."
+                f"The item ids of the {what} are {ids.dtype}, those of the items {self.dtype}. Cast one of them."
             )
 
     def find(self, ids: pl.Series, what: str) -> pl.Series:
@@ -180,10 +230,8 @@ class Catalog:
             InvalidDataError: if the ids are of another type than the catalogue's.
         """
         self.check_kind(ids, what)
-        known = pl.DataFrame(
-            {"id": pl.Series(list(self.row_of), dtype=self.ids.dtype), "row": list(self.row_of.values())}
-        )
-        found = pl.DataFrame({"id": ids.cast(self.ids.dtype)}).join(known, on="id", how="left", maintain_order="left")
+        wanted = pl.DataFrame({"id": ids.cast(self.dtype)})
+        found = wanted.join(self._known, on="id", how="left", maintain_order="left")
         return found["row"].fill_null(-1).cast(pl.Int64).alias("row")
 
     def rows(self, ids: Iterable[ItemId], whose: str) -> Int64[np.ndarray, " ids"]:
@@ -197,10 +245,10 @@ class Catalog:
             UnknownItemError: naming the ids that are not in the catalogue.
         """
         wanted = list(ids)
-        rows = [self.row_of.get(item, -1) if type(item) is not bool else -1 for item in wanted]
-        if -1 in rows:
-            unknown = [item for item, row in zip(wanted, rows, strict=True) if row < 0]
-            other = [item for item in unknown if isinstance(item, str) != (self.ids.dtype == pl.String)]
+        rows = [self.row(item) for item in wanted]
+        if None in rows:
+            unknown = [item for item, row in zip(wanted, rows, strict=True) if row is None]
+            other = [item for item in unknown if isinstance(item, str) != self.strings]
             hint = f" Its ids are {self.kind}; {len(other):,} of these are not." if other else ""
             raise UnknownItemError(
                 f"{len(unknown):,} of {whose} are not in the catalogue of {len(self):,} items: {few(unknown)}.{hint} "
@@ -208,11 +256,21 @@ class Catalog:
             )
         return np.array(rows, dtype=np.int64)
 
-    def extended(self, gone: Iterable[ItemId], ids: pl.Series, texts: Sequence[str]) -> "Catalog":
-        """This catalogue without the items in `gone` and with new ones behind the last row."""
-        row_of = dict(self.row_of)
-        for item in gone:
-            del row_of[item]
-        new_ids = pl.concat([self.ids, ids.cast(self.ids.dtype)])
-        row_of.update({item: row for row, item in enumerate(ids.to_list(), start=len(self.ids))})
-        return Catalog(new_ids, self.texts + tuple(texts), row_of)
+    def extended(self, gone: Iterable[ItemId], new: "Catalog | None" = None) -> "Catalog":
+        """This catalogue without the items in `gone` and with those of `new` behind; what is there is not copied."""
+        leaving = [row for item in gone if (row := self.row(item)) is not None]
+        size = self.size + (new.size if new else 0)
+        out = np.zeros(size, bool)
+        out[: self.size] = self.gone
+        out[leaving] = True
+        if new is None:
+            return replace(self, gone=out)
+        ids, texts, rows = self._ids, self._texts, self._rows
+        if len(ids) > self.size:  # another catalogue already follows this one: it keeps the memory
+            ids, texts = ids[: self.size], texts[: self.size]
+            rows = {item: before for item, all_ in rows.items() if (before := tuple(r for r in all_ if r < self.size))}
+        for row, (item, text) in enumerate(zip(new._ids[: new.size], new._texts[: new.size], strict=True), self.size):
+            rows[item] = (*rows.get(item, ()), row)
+            ids.append(item)
+            texts.append(text)
+        return Catalog(size, self.strings, out, ids, texts, rows)

@@ -54,8 +54,8 @@ class Histories(Rows):
         sizes = np.asarray(sizes, np.int64)
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
 
-        def spread(values: np.ndarray | float, empty: float, dtype: type) -> Tensor:
-            table = np.full(mask.shape, empty, dtype)
+        def spread(values: np.ndarray | float, empty: float | int, dtype: type) -> Tensor:
+            table: np.ndarray = np.full(mask.shape, empty, dtype)
             table[mask] = values
             return torch.from_numpy(table)
 

@@ -14,8 +14,9 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
-from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.data.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+from mecold.data.histories import Histories
+from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
@@ -33,6 +34,7 @@ class Interactions:
         items: rows of the catalogue.
         weights: positive weight of each interaction, 1 by default.
         ratings: the ratings, or None where there are none.
+        labels: 1 liked, -1 disliked, 0 seen without opinion, anything between; None where there is no such column.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
         order: what the histories are ordered by.
         notes: what was set aside while reading, with counts.
@@ -44,6 +46,7 @@ class Interactions:
     items: Int64[np.ndarray, " rows"]
     weights: Float32[np.ndarray, " rows"]
     ratings: Float32[np.ndarray, " rows"] | None = None
+    labels: Float32[np.ndarray, " rows"] | None = None
     times: Float64[np.ndarray, " rows"] | None = None
     order: Order = "shuffle"
     notes: tuple[str, ...] = ()
@@ -65,7 +68,7 @@ class Interactions:
         their order in the source. Only the first interaction of each (user, item) pair counts.
 
         Args:
-            source: frame or path with `user_id`, `item_id` and optionally `timestamp`, `position`, `rating`, `weight`.
+            source: frame or path with `user_id`, `item_id` and optionally `timestamp`, `position`, `rating`, `weight`, `label`.
             catalog: the items; its rows are what the histories refer to.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with interactions of items outside the catalogue.
@@ -128,7 +131,36 @@ class Interactions:
         """Position of the user of each interaction."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def histories(self, values: np.ndarray | None = None) -> list[np.ndarray]:
+    def labels_from(self, liked_from: float | None) -> Float32[np.ndarray, " rows"]:
+        """A label per interaction: the log's own; else 1, or -1 where a rating lies below `liked_from`."""
+        if self.labels is not None:
+            return self.labels
+        if liked_from is None or self.ratings is None:
+            return np.ones(len(self.items), np.float32)
+        return np.where(self.ratings >= liked_from, 1.0, -1.0).astype(np.float32)
+
+    def histories(
+        self, labels: Float32[np.ndarray, " rows"], users: slice = slice(None), first: int | None = None
+    ) -> Histories:
+        """Histories as tensors.
+
+        Args:
+            labels: of every interaction of the log, as from `labels_from`.
+            users: which users.
+            first: of each, only so many, the oldest.
+        """
+        starts, sizes = self.offsets[:-1][users], self.lengths[users]
+        if first is not None:
+            sizes = np.minimum(sizes, first)
+        ends = np.cumsum(sizes)
+        rows = np.repeat(starts - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
+        clock = self.timestamps
+        return Histories.padded(
+            self.items[rows], sizes, labels=labels[rows], weights=self.weights[rows],
+            times=None if clock is None else clock[rows],
+        )  # fmt: skip
+
+    def split(self, values: np.ndarray | None = None) -> list[np.ndarray]:
         """The items of each user, oldest first; or whatever values the rows have."""
         return np.split(self.items if values is None else values, self.offsets[1:-1]) if len(self) else []
 
@@ -139,6 +171,7 @@ class Interactions:
             items=self.items[rows],
             weights=self.weights[rows],
             ratings=None if self.ratings is None else self.ratings[rows],
+            labels=None if self.labels is None else self.labels[rows],
             times=None if self.times is None else self.times[rows],
             order=self.order,
         )
@@ -146,7 +179,8 @@ class Interactions:
 
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
     numbers = {
-        name: number_column(frame, name, "interactions") for name in ("timestamp", "position", "rating", "weight")
+        name: number_column(frame, name, "interactions")
+        for name in ("timestamp", "position", "rating", "weight", "label")
     }
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
@@ -199,6 +233,7 @@ def _grouped(
         items=log["row"].to_numpy().astype(np.int64),
         weights=(log["weight"].to_numpy() if "weight" in log.columns else np.ones(log.height)).astype(np.float32),
         ratings=log["rating"].to_numpy().astype(np.float32) if "rating" in log.columns else None,
+        labels=log["label"].to_numpy().astype(np.float32) if "label" in log.columns else None,
         times=None if order == "shuffle" else log[order].to_numpy().astype(np.float64),
         order=order,
         notes=notes,

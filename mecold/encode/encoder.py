@@ -17,10 +17,10 @@ from jaxtyping import Float32
 from torch import Tensor
 from tqdm import tqdm
 
-from mecold.errors import EncoderError, InvalidDataError, few
 from mecold.data.frames import FrameLike, read_frame
-from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
 from mecold.encode.cache import VectorCache, default_cache_folder
+from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
+from mecold.errors import EncoderError, InvalidDataError, few
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 

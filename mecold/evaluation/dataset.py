@@ -12,9 +12,9 @@ import polars as pl
 from jaxtyping import Float32
 
 from mecold.data.catalog import Catalog, TextTemplate
-from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
+from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Dataset:
 
     def describe(self) -> dict[str, Any]:
         """The set in numbers, and the histograms that a report draws."""
-        touched = np.bincount(self.log.items, minlength=len(self.catalog.ids))
+        touched = np.bincount(self.log.items, minlength=self.catalog.size)
         lengths = np.array([len(text) for text in self.catalog.texts])
         return {
             "name": self.name,
             "users": len(self.log),
-            "items": len(self.catalog.ids),
+            "items": self.catalog.size,
             "interactions": len(self.log.items),
             "order": self.log.order,
             "items_without_interactions": int((touched == 0).sum()),

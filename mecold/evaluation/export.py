@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mecold.data.frames import FrameLike, read_frame, require
 from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.protocol import Split, Tasks
 from mecold.evaluation.results import Outcome
 from mecold.evaluation.systems.base import Training
-from mecold.data.frames import FrameLike, read_frame, require
 
 _README = """# Tasks of a cold-start evaluation
 
@@ -101,7 +101,7 @@ def read_rankings(
     outcomes: dict[int, dict[str, np.ndarray]] = {seed: {} for seed in splits}
     problems: list[str] = []
     expected = 0
-    rows = dict(dataset.catalog.row_of)
+    rows = {item: row for row, item in enumerate(dataset.catalog.ids.to_list())}
     for seed, one in splits.items():
         for ranking, candidates in one.rankings.items():
             for k in shots:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,21 +16,26 @@ from mecold.evaluation.protocol import Tasks
 
 _USERS_AT_ONCE = 1 << 16
 
-_BY_NAME: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "ndcg": formulas.ndcg,
-    "recall": formulas.recall,
-    "mrr": lambda hit, _: formulas.reciprocal_rank(hit),
-    "hit": lambda hit, _: formulas.hit_rate(hit),
-    "map": formulas.average_precision,
-}
+
+class Formula(NamedTuple):
+    """A metric: hits of ranked lists and numbers of relevant items to a number per user; and what it is, in words."""
+
+    of: Callable[[Tensor, Tensor], Tensor]
+    words: str
+
+
 FORMULAS = {
-    "ndcg": "sum over hits of 1 / log2(rank + 1), divided by the same sum for min(k, relevant) hits in front",
-    "recall": "hits among the first k / min(k, relevant)",
-    "mrr": "1 / rank of the first hit among the first k, else 0",
-    "hit": "1 if there is a hit among the first k, else 0",
-    "map": "sum over hits of (hits up to that rank / rank), divided by min(k, relevant)",
+    "ndcg": Formula(
+        formulas.ndcg, "sum over hits of 1 / log2(rank + 1), divided by the same sum for min(k, relevant) hits in front"
+    ),
+    "recall": Formula(formulas.recall, "hits among the first k / min(k, relevant)"),
+    "mrr": Formula(lambda hit, _: formulas.reciprocal_rank(hit), "1 / rank of the first hit among the first k, else 0"),
+    "hit": Formula(lambda hit, _: formulas.hit_rate(hit), "1 if there is a hit among the first k, else 0"),
+    "map": Formula(
+        formulas.average_precision, "sum over hits of (hits up to that rank / rank), divided by min(k, relevant)"
+    ),
 }
-"""Each metric in words; relevance is binary, users are averaged with equal weight."""
+"""The metrics, one entry each; relevance is binary, users are averaged with equal weight."""
 
 METRICS = ("ndcg@10", "recall@20", "mrr@10", "hit@10", "map@10")
 
@@ -49,8 +55,8 @@ class Metric:
             InvalidDataError: if there is no such metric.
         """
         found = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
-        if not found or found[1] not in _BY_NAME:
-            raise InvalidDataError(f"There is no metric {name!r}; write NAME@K with NAME one of {', '.join(_BY_NAME)}.")
+        if not found or found[1] not in FORMULAS:
+            raise InvalidDataError(f"There is no metric {name!r}; write NAME@K with NAME one of {', '.join(FORMULAS)}.")
         return cls(found[1], int(found[2]))
 
 
@@ -74,7 +80,7 @@ def per_user(
     for lists, hit, relevant in _hits(ranked, queries):
         del lists
         for name, metric in wanted.items():
-            found[name].append(_BY_NAME[metric.kind](_wide(hit, metric.k), relevant).float().numpy())
+            found[name].append(FORMULAS[metric.kind].of(_wide(hit, metric.k), relevant).float().numpy())
     return {name: np.concatenate(parts or [np.empty(0, np.float32)]) for name, parts in found.items()}
 
 

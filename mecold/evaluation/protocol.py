@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
+from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.data.interactions import Interactions
 
 Protocol: TypeAlias = Literal["user", "time", "item"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -76,7 +76,7 @@ class Split:
     def tasks(self, part: Literal["test", "valid"], shots: int) -> Tasks:
         """The tasks of the test or validation users at a number of shots; users with an empty query are left out."""
         log = self.test if part == "test" else self.valid
-        histories, clocks = log.histories(), [] if log.timestamps is None else log.histories(log.timestamps)
+        histories, clocks = log.split(), [] if log.timestamps is None else log.split(log.timestamps)
         if self.cold is None:
             places = [(np.arange(len(h))[:shots], np.arange(len(h))[shots : shots + QUERY]) for h in histories]
         else:

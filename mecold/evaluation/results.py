@@ -4,8 +4,9 @@ import ast
 import hashlib
 import json
 import os
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,6 @@ from mecold.errors import InvalidDataError
 
 RUN_FILE = "run.json"
 _ALWAYS = ("evaluation.run", "evaluation.ranking", "evaluation.protocol", "evaluation.dataset")
-_BASELINES = ("evaluation.systems.item_to_item", "evaluation.systems.others")
-_OURS = ("evaluation.systems.ours",)
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,18 @@ class Outcome:
 
 
 @cache
-def code_fingerprint(*, learning: bool) -> str:
-    """Hash of the package's source files that results can depend on: what ranks, and all that it imports.
+def code_fingerprint(module: str) -> str:
+    """Hash of the source that a system's results can depend on: what ranks, the module that the system is defined in, and
+    all of the package that these import.
 
     Args:
-        learning: include mecold's own system and all that it imports.
+        module: `type(system).__module__`; of the package, or anybody's.
     """
     root, digest = Path(__file__).parents[1], hashlib.sha256()
-    reached = _reached(root, [*_ALWAYS[1:], *_BASELINES, *(_OURS if learning else ())]) | {_ALWAYS[0]}
+    source = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    own = [] if not source.is_file() else list(_imported(source))
+    reached = _reached(root, [*_ALWAYS[1:], *own]) | {_ALWAYS[0]}
+    digest.update(source.read_bytes() if source.is_file() else b"")
     for name in sorted(reached):
         digest.update(name.encode() + _source(root, name).read_bytes())
     return digest.hexdigest()[:16]
@@ -64,18 +67,23 @@ def _reached(root: Path, names: Sequence[str]) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        for node in ast.walk(ast.parse(_source(root, name).read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                wanted = [alias.name for alias in node.names]
-            else:
-                wanted = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            waiting += [one.removeprefix("mecold.") for one in wanted if one.startswith("mecold.")]
+        waiting += _imported(_source(root, name))
     return found
 
 
-def address(parts: Mapping[str, Any], *, learning: bool) -> str:
+def _imported(source: Path) -> Iterator[str]:
+    """Modules of the package that a file imports."""
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        else:
+            wanted = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        yield from (one.removeprefix("mecold.") for one in wanted if one.startswith("mecold."))
+
+
+def address(parts: Mapping[str, Any], module: str) -> str:
     """The name of a result: a hash of what decides it and of the code that made it."""
-    text = json.dumps({**parts, "code": code_fingerprint(learning=learning)}, sort_keys=True)
+    text = json.dumps({**parts, "code": code_fingerprint(module)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mecold.data.frames import FrameLike
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.systems.item_to_item import Named
+from mecold.evaluation.export import read_rankings
 from mecold.evaluation.measures import METRICS, World, per_user
 from mecold.evaluation.plan import SEEDS, Plan, make_plan
 from mecold.evaluation.protocol import Protocol, Split
 from mecold.evaluation.ranking import PeakMemory, latency, rank
-from mecold.evaluation.export import read_rankings
-from mecold.evaluation.systems.names import listed, members
-from mecold.evaluation.results import Outcome, Results, address, claim_folder
 from mecold.evaluation.report.summary import Report, summarise
+from mecold.evaluation.results import Outcome, Results, address, claim_folder
 from mecold.evaluation.systems.base import Kind, System, Training, kind_of
-from mecold.data.frames import FrameLike
+from mecold.evaluation.systems.item_to_item import Named
+from mecold.evaluation.systems.names import listed, members
 
 
 def evaluate(
@@ -179,7 +179,7 @@ def _outcome(system: System, plan: Plan, seed: int, one: Split, store: Results, 
     key = None if identity is None else address(
         plan.settings() | {"seed": seed, "seeds": [], "tune": False, "inner": inner, "system": identity,
                            "device": plan.device, "metrics": plan.depth},
-        learning=not kind_of(system).startswith("order"),
+        type(system).__module__,
     )  # fmt: skip
     found = store.load(key)
     if found is None:
@@ -189,7 +189,7 @@ def _outcome(system: System, plan: Plan, seed: int, one: Split, store: Results, 
 
 
 def _fit_and_rank(system: System, plan: Plan, seed: int, one: Split) -> Outcome:
-    n_items = len(plan.dataset.catalog.ids)
+    n_items = plan.dataset.catalog.size
     lists: dict[str, np.ndarray] = {}
     parts = ["test", "valid"] if kind_of(system).startswith("order") and len(one.valid) else ["test"]
     with PeakMemory() as memory:

@@ -136,3 +136,20 @@ def solve(
 def gramian(item: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
     """Mean outer product of the item vectors: the catalogue as implicit negatives."""
     return item.T @ item / max(1, len(item))
+
+
+def shift(
+    evidence: Float[Tensor, "users evidence"], steps: Float[Tensor, "evidence gains"]
+) -> Float[Tensor, "users gains"]:
+    """One inner step on the logarithms of gains: what it multiplies the gains by.
+
+    The loss is linear in the logarithms, minus their inner product with the evidence spread over them, so that one step
+    against its gradient through a matrix of step sizes is one product, and second order comes for free.
+
+    Args:
+        evidence: standardised.
+        steps: meta-learned step sizes.
+
+    Source: a learned matrix of step sizes as in Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356).
+    """
+    return (evidence @ steps).exp()

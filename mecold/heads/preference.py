@@ -1,43 +1,46 @@
-"""The preference head: a meta-learned prior that reads the support, then one inner step. One query vector per user.
+"""The preference head: a meta-learned prior that reads the support, then one inner step. One vector per user.
 
-The prior is, per channel, a faded sum of what the support's items say: of their support sides, and for fitted factors of
-their item sides too, which find what the same items lead to. The inner step adapts how much each channel counts. Its loss
-is the support's own, and linear in the logarithms of the gains: minus the sum over channels of log gain times evidence,
-where the evidence for a factor channel or text is how much the support's items agree in it, for popularity how popular
-they are, and for the rest none (`PreferenceHead.evidence`). The step goes against its gradient, through a meta-learned matrix
-of step sizes, so that all gains can move. Few numbers adapt, so that few items can tell. Steps on the query itself, by
-gradients or to the posterior mean, earned nothing beyond the item sides that they added (bench/LEDGER.md).
+The prior is, per channel, a faded sum of what the support's items say: of their support sides, and of tied channels' item
+sides too, which find what the same items lead to. The inner step (`heads.inner.shift`) adapts how much each channel
+counts, by the evidence of the support: how popular its items are, and how much they agree in each channel where items can
+agree. Few numbers adapt, so that few items can tell.
 
 Everything learned here is free of the basis of the factors (numbers per channel, per number of shots, per age), so
-what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the query is a
+what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the user vector is a
 linear function of the labels plus what does not depend on them, which makes explanations exact.
 
-Source: Finn et al. 2017, arXiv:1703.03400, of which only a few parameters adapt inside, as in ANIL (arXiv:1909.09157); a
-learned matrix of step sizes as in Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356); the prior that reads the support
-follows the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019, arXiv:1807.05960), kept linear.
+Source: Finn et al. 2017, arXiv:1703.03400, of which only a few parameters adapt inside, as in ANIL (arXiv:1909.09157); the
+prior that reads the support follows the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019,
+arXiv:1807.05960), kept linear.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn.functional import embedding  # unlike indexing, its backward adds up in a fixed order
 
-import mecold.space.channels.trend as trend
+from mecold.data.histories import Histories
 from mecold.errors import InvalidDataError
-from mecold.data.histories import Support, support_of
-from mecold.space.space import FITTED, ItemSpace, Layout, Query
+from mecold.heads.inner import shift
+from mecold.space.channel import LISTS, Channel, Traits
+from mecold.space.space import ItemSpace, UserVectors
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 """Numbers of shots (and ages) that have parameters of their own; values between are interpolated in log(1 + n).
 
 Only as many items as the last are read, the newest ones: with more, the sums outgrow what was learned, and fifty or a
-hundred items read whole ranked worse (bench/LEDGER.md).
+hundred items read whole ranked worse.
 """
 
 FAR = 3.0
 """Standard deviations at which evidence no longer grows."""
+
+LISTS_START = 1.5  # log scale of the neighbour lists before training
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,59 @@ class HeadConfig:
             raise InvalidDataError(f"HeadConfig(inner={self.inner!r}) must be True or False.")
 
 
+N = TypeVar("N", bound="Numbers")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A record of tensors, all of a head's own: not rows of anything."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to(self: N, device: torch.device) -> N:
+        """The same numbers on another device."""
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class Prior(Numbers):
+    """What the outer loop learns.
+
+    Args:
+        scale: log scale of each channel by shots.
+        tied: scale of item sides that are read as support sides.
+        fade: log weight by age.
+        rarity: exponent of exp(-popularity) on support rows.
+    """
+
+    scale: Float[Tensor, "knots names"]
+    tied: Float[Tensor, "knots tied"]
+    fade: Float[Tensor, "knots names"]
+    rarity: Float[Tensor, " names"]
+
+
+@dataclass(frozen=True)
+class Gains(Numbers):
+    """What calibration fits on the ranking.
+
+    Args:
+        gain: how much each channel counts, by shots, before the inner step.
+        usual: mean evidence of supports, by shots.
+        spread: deviation of the evidence.
+        step: step sizes of the inner step.
+        bonus: what an item scores for being new, by shots.
+    """
+
+    gain: Float[Tensor, "knots names"]
+    usual: Float[Tensor, "knots evidence"]
+    spread: Float[Tensor, "knots evidence"]
+    step: Float[Tensor, "evidence names"]
+    bonus: Float[Tensor, " knots"]
+
+
+@cache
 def _interpolation() -> Tensor:
     """`(max knot + 1, knots)`: row n mixes the parameters of the two knots around n."""
     knots = torch.tensor(KNOTS, dtype=torch.float32).log1p()
@@ -71,147 +127,224 @@ def _interpolation() -> Tensor:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The head's parameters expanded to what the arithmetic needs: tables by shots or age, values by channel."""
+    """The head's numbers expanded to what the arithmetic needs: tables by shots or age."""
 
-    prior: Float[Tensor, "shots channels"]
-    tied: Float[Tensor, "shots fitted"]
-    fade: Float[Tensor, "ages channels"]
-    rarity: Float[Tensor, " channels"]
-    gain: Float[Tensor, "shots channels"]
+    scale: Float[Tensor, "shots names"]
+    tied: Float[Tensor, "shots tied"]
+    fade: Float[Tensor, "ages names"]
+    rarity: Float[Tensor, " names"]
+    gain: Float[Tensor, "shots names"]
     usual: Float[Tensor, "shots evidence"]
     spread: Float[Tensor, "shots evidence"]
-    newness: Float[Tensor, " shots"]
+    bonus: Float[Tensor, " shots"]
 
 
-class PreferenceHead(nn.Module):
-    """Meta-learned prior, gains and step sizes: per channel of the item space, and for the neighbour lists behind them.
+@dataclass(frozen=True)
+class Reading:
+    """What the prior reads of supports, before gains.
 
     Args:
-        layout: channels of the item space.
-        config: whether it takes the inner step.
+        parts: user vectors by channel.
+        trust: in the neighbour list of each support row.
     """
 
-    interpolation: Tensor
+    parts: dict[str, Float[Tensor, "users width"]]
+    trust: Float[Tensor, "users shots"]
 
-    def __init__(self, layout: Layout, config: HeadConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or HeadConfig()
-        self.layout = layout
-        knots, channels = len(KNOTS), len(layout.names) + 1
-        self.register_buffer("interpolation", _interpolation())
-        # text, trend, popularity and neighbours start small: they have to earn their place
-        start = [0.0 if name == trend.CHANNEL else 2.5 for name in layout.names[:-3]] + [0.5, 0.0, -1.0, 1.5]
-        width = dict(zip(layout.names, layout.widths, strict=True)).get(trend.CHANNEL, 0)
-        self.register_buffer("centres", torch.zeros(width, dtype=torch.float64))  # of the bins of time
-        self.register_buffer("persistence", torch.zeros((), dtype=torch.float64))
-        self.prior = nn.Parameter(torch.tensor(start).repeat(knots, 1))  # log scale of each channel by shots
-        self.fitted = [i for i, name in enumerate(layout.names) if name in FITTED]
-        self.tied = nn.Parameter(torch.zeros(knots, len(self.fitted)))  # scale of item sides read as support sides
+
+@dataclass(frozen=True)
+class PreferenceHead:
+    """Meta-learned prior, gains and step sizes: per channel of the item space, and for the neighbour lists. A value.
+
+    Args:
+        traits: of the channels, by name.
+        config: whether it takes the inner step.
+        prior: what the outer loop learned.
+        gains: what calibration fitted.
+    """
+
+    traits: Mapping[str, Traits]
+    config: HeadConfig
+    prior: Prior
+    gains: Gains
+
+    @classmethod
+    def start(
+        cls, traits: Mapping[str, Traits], config: HeadConfig | None = None, device: torch.device | None = None
+    ) -> "PreferenceHead":
+        """A head before training: channels start at the scales of their traits."""
+        config = config or HeadConfig()
+        names, tied, evidence = names_of(traits), _tied(traits), evidence_of(traits, config)
+        knots = len(KNOTS)
+        start = [LISTS_START if name == LISTS else traits[name].start for name in names]
         ages = torch.tensor(KNOTS, dtype=torch.float32)[:, None]
-        self.fade = nn.Parameter((-ages / 4).clamp(min=-3.0).repeat(1, channels))  # log weight by age
-        self.rarity = nn.Parameter(torch.zeros(channels))  # exponent of exp(-popularity) on support rows
-        self.register_buffer("gain", torch.ones(knots, channels))  # calibrated on the ranking, after training
-        telling = [name for name in (*layout.factors, "text") if name != trend.CHANNEL]  # in which items can agree
-        self.agreeing = [layout.parts[name] for name in telling] if self.config.inner else []
-        pieces = len(self.agreeing) + self.config.inner
-        self.register_buffer("usual", torch.zeros(knots, pieces))  # mean and deviation of the evidence of supports
-        self.register_buffer("spread", torch.ones(knots, pieces))
-        self.register_buffer("step", torch.zeros(pieces, channels))  # of the inner step: evidence to log gains
-        self.register_buffer("newness", torch.zeros(knots))  # what an item scores for being new, calibrated too
+        prior = Prior(
+            scale=torch.tensor(start).repeat(knots, 1),
+            tied=torch.zeros(knots, len(tied)),
+            fade=(-ages / 4).clamp(min=-3.0).repeat(1, len(names)),
+            rarity=torch.zeros(len(names)),
+        )
+        gains = Gains(
+            gain=torch.ones(knots, len(names)),
+            usual=torch.zeros(knots, len(evidence)),
+            spread=torch.ones(knots, len(evidence)),
+            step=torch.zeros(len(evidence), len(names)),
+            bonus=torch.zeros(knots),
+        )
+        device = device or torch.device("cpu")
+        return cls(dict(traits), config, prior.to(device), gains.to(device))
 
-    gain: Tensor
-    usual: Tensor
-    spread: Tensor
-    step: Tensor
-    newness: Tensor
-    centres: Tensor
-    persistence: Tensor
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of its tables."""
+        return names_of(self.traits)
+
+    @cached_property
+    def column(self) -> dict[str, int]:
+        """Column of the tables by name of a channel, or of the lists."""
+        places = {name: place for place, name in enumerate(self.names)}
+        own = {
+            name: places[traits.scaled_as or name] for name, traits in self.traits.items() if traits.reads != "bonus"
+        }
+        return own | {LISTS: places[LISTS]}
+
+    @cached_property
+    def tied(self) -> tuple[str, ...]:
+        """Channels whose item sides are read too: the columns of `Prior.tied`."""
+        return tuple(_tied(self.traits))
+
+    def to(self, device: torch.device) -> "PreferenceHead":
+        """The same head on another device."""
+        return replace(self, prior=self.prior.to(device), gains=self.gains.to(device))
 
     def coefficients(self) -> Coefficients:
-        """Expand the parameters; done once per batch in training and once per model in use."""
-        table = self.interpolation
+        """Expand the numbers; done once per batch in training and once per model in use."""
+        p, g = self.prior, self.gains
+        table = _interpolation().to(p.scale.device)
         return Coefficients(
-            prior=(table @ self.prior).exp(),
-            tied=table @ self.tied,
-            fade=(table @ self.fade).exp(),
-            rarity=self.rarity,
-            gain=table @ self.gain,
-            usual=table @ self.usual,
-            spread=table @ self.spread,
-            newness=table @ self.newness,
+            scale=(table @ p.scale).exp(),
+            tied=table @ p.tied,
+            fade=(table @ p.fade).exp(),
+            rarity=p.rarity,
+            gain=table @ g.gain,
+            usual=table @ g.usual,
+            spread=table @ g.spread,
+            bonus=table @ g.bonus,
         )
 
-    def forward(self, space: ItemSpace, support: Support, coefficients: Coefficients | None = None) -> Query:
-        """Queries of users: the prior, each channel times its gain after the inner step.
+    def adapt(self, space: ItemSpace, support: Histories, coefficients: Coefficients | None = None) -> UserVectors:
+        """Vectors of users: the prior, each channel times its gain after the inner step.
 
         Args:
             space: the item space.
-            support: what the users did; of more than 20 rows the newest 20 are read, and are the rows of the query.
+            support: what the users did; of more than 20 rows the newest 20 are read, and are the rows of the result.
             coefficients: from `coefficients()`, to spare the expansion.
         """
-        c, support = coefficients or self.coefficients(), _newest(support, KNOTS[-1])
-        shots, prior = support.shots, self.prior_of(space, support, c)
-        evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
-        gain = embedding(shots, c.gain) * (torch.where(shots[:, None] > 0, evidence, 0.0) @ self.step).exp()
-        vector = self.layout.expand(gain[:, :-1]) * prior.vector
-        vector = torch.cat([vector[:, :-2], c.newness[shots, None], vector[:, -1:]], dim=1)
-        return Query(vector, support.rows, prior.trust * gain[:, -1:])
+        c, support = coefficients or self.coefficients(), support.newest(KNOTS[-1])
+        shots, prior = support.shots, self.read(space, support, c)
+        gain = dict(zip(self.names, self.gain_of(space, support, c).unbind(1), strict=True))
+        parts = [
+            c.bonus[shots, None]
+            if (name := self._scale(channel)) is None
+            else prior.parts[channel] * gain[name][:, None]
+            for channel in space.channels
+        ]
+        return UserVectors(torch.cat(parts, dim=1), support.rows, prior.trust * gain[LISTS][:, None])
 
-    def evidence(self, space: ItemSpace, support: Support) -> Float[Tensor, "users evidence"]:
+    def _scale(self, channel: str) -> str | None:
+        """Name of the numbers of a channel; None for a bonus."""
+        traits = self.traits[channel]
+        return None if traits.reads == "bonus" else traits.scaled_as or channel
+
+    def gain_of(self, space: ItemSpace, support: Histories, c: Coefficients) -> Float[Tensor, "users names"]:
+        """How much each channel counts for each user: what is usual at this number of shots, after the inner step."""
+        shots = support.shots
+        gain = embedding(shots, c.gain)
+        if not self.config.inner:
+            return gain
+        evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
+        return gain * shift(torch.where(shots[:, None] > 0, evidence, 0.0), self.gains.step)
+
+    def evidence(self, space: ItemSpace, support: Histories) -> Float[Tensor, "users evidence"]:
         """What at most 20 items say for the channels, whatever the labels: their mean popularity; and for each channel in which
         items can agree how much they do, the length of the mean of their unit vectors: 1 where all point the same way.
         """
-        if not self.config.inner:
-            return space.popularity.new_zeros(len(support.rows), 0)
         share = support.mask / support.shots[:, None].clamp(min=1)
-        rows = embedding(support.rows, space.support)
-        popularity = (share * embedding(support.rows, space.popularity[:, None])[..., 0]).sum(1)
-        means = [
-            torch.einsum("us,usd->ud", share / rows[..., part].norm(dim=-1).clamp(min=1e-12), rows[..., part])
-            for part in self.agreeing
-        ]
-        return torch.stack([popularity, *(mean.norm(dim=1) for mean in means)], dim=1)
+        found = {"popularity": (share * space.popularity[support.rows]).sum(1)}
+        for name, channel in space.channels.items():
+            if channel.norm is not None and channel.support is not None:
+                mean = read(channel.support, support.rows, share / channel.norm[support.rows].clamp(min=1e-12))
+                found[name] = mean.norm(dim=1)
+        wanted = evidence_of(self.traits, self.config)
+        return torch.stack([found[name] for name in wanted], dim=1) if wanted else share[:, :0]
 
     @staticmethod
     def standardised(evidence: Tensor, usual: Tensor, spread: Tensor) -> Float[Tensor, "users evidence"]:
         """Evidence in deviations from what is usual at a number of shots; at most three."""
         return ((evidence - usual) / spread).clamp(-FAR, FAR)
 
-    def prior_of(self, space: ItemSpace, support: Support, c: Coefficients) -> Query:
-        """Queries before gains, of at most 20 items: per channel a faded sum of the support sides, unfaded for text, and of the
-        item sides of fitted factors; the trend of the moment; a liking for popular items. The trust in each support row's
-        neighbour list is read off in the same way.
+    def read(self, space: ItemSpace, support: Histories, c: Coefficients) -> Reading:
+        """What the prior reads of at most 20 items, before gains: per channel a sum of the support sides, faded where the
+        channel fades, and of the item sides of tied channels; the trend of the moment; a liking for popular items. The
+        trust in each support row's neighbour list is read off in the same way.
         """
-        shots = support.shots
-        scale = embedding(shots, c.prior)
-        liking = torch.where(support.mask, support.labels * support.weights, 0.0)
-        rows = embedding(support.rows, space.support)
-        popularity = embedding(support.rows, space.popularity[:, None])
-        trust = liking[..., None] * torch.exp(-c.rarity * popularity) * embedding(support.ages, c.fade)
-        by_channel = dict(zip(self.layout.names, trust.unbind(-1), strict=False))
-        by_channel["text"] = liking  # what texts say of a user does not age
-        parts = [
-            scale[:, i, None] * trend.reading(support.time, self.centres, self.persistence)
-            if name == trend.CHANNEL
-            else torch.einsum("us,usd->ud", by_channel[name] * scale[:, i, None], rows[..., part])
-            for i, (name, part) in enumerate(zip(self.layout.names[:-2], self.layout.slices, strict=False))
-        ]
-        known = ~space.cold[support.rows]  # the item side of a guess has a scale of its own
-        item = embedding(support.rows, space.item)
-        for i, tied in zip(self.fitted, embedding(shots, c.tied).unbind(-1), strict=True):
-            weight = trust[..., i] * known * tied[:, None]
-            parts[i] = parts[i] + torch.einsum("us,usd->ud", weight, item[..., self.layout.slices[i]])
-        newness = torch.zeros_like(scale[:, :1])  # comes last, in `forward`
-        vector = torch.cat([*parts, newness, scale[:, -2:-1]], dim=1)
-        return Query(vector, support.rows, trust[..., -1] * scale[:, -1:])
+        shots, liking = support.shots, support.liking
+        scale = embedding(shots, c.scale)
+        rare = torch.exp(-c.rarity * space.popularity[support.rows][..., None])
+        trust = liking[..., None] * rare * embedding(support.ages, c.fade)
+        faded = dict(zip(self.names, trust.unbind(-1), strict=True))
+        tied = dict(zip(self.tied, embedding(shots, c.tied).unbind(-1), strict=True))
+        known = ~space.new[support.rows]  # the item side of a guess has a scale of its own
+        parts = {}
+        for name, channel in space.channels.items():
+            if channel.traits.reads == "bonus":
+                continue
+            own = scale[:, self.column[name], None]
+            if channel.traits.reads == "items":
+                weight = faded[channel.scale_name] if channel.traits.fades else liking
+                parts[name] = self._items(channel, support.rows, weight * own)
+                if name in tied:
+                    parts[name] = parts[name] + read(channel.item, support.rows, weight * known * tied[name][:, None])
+            elif channel.traits.reads == "time" and channel.clock is not None:
+                parts[name] = own * channel.clock.reading(support.time)
+            else:
+                parts[name] = own
+        return Reading(parts, faded[LISTS] * scale[:, self.column[LISTS], None])
+
+    @staticmethod
+    def _items(channel: Channel, rows: Int[Tensor, "users shots"], weight: Tensor) -> Tensor:
+        if channel.support is None:
+            raise InvalidDataError(f"The channel {channel.name!r} reads items, but has no support side.")
+        return read(channel.support, rows, weight)
 
 
-def _newest(support: Support, most: int) -> Support:
-    """The newest rows of each user, at most so many."""
-    if support.mask.shape[1] <= most:
-        return support
-    columns = (support.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=support.mask.device)
-    rows, labels, weights, mask = (
-        part.gather(1, columns) for part in (support.rows, support.labels, support.weights, support.mask)
+def read(
+    table: Float[Tensor, "items width"], rows: Int[Tensor, "users shots"], weights: Float[Tensor, "users shots"]
+) -> Float[Tensor, "users width"]:
+    """Weighted sum of rows of a table per user; the same to the bit in any company and with any padding of weight 0."""
+    users, shots = rows.shape
+    starts = (
+        torch.arange(0, users * shots, shots, device=rows.device)
+        if shots > 1
+        else torch.arange(users, device=rows.device)
     )
-    return support_of(rows, labels, weights, mask, support.time)
+    # the function behind nn.functional.embedding_bag, which spends more on looking at its arguments than on one user
+    found: Tensor = torch.embedding_bag(
+        table, rows.reshape(-1), starts, False, 0, False, weights.reshape(-1), False
+    )[0]  # fmt: skip
+    return found
+
+
+def names_of(traits: Mapping[str, Traits]) -> tuple[str, ...]:
+    """Names that have learned numbers: channels, but for those that share another's, and the lists."""
+    own = [name for name, one in traits.items() if one.reads != "bonus" and not one.scaled_as]
+    return (*own, LISTS)
+
+
+def evidence_of(traits: Mapping[str, Traits], config: HeadConfig) -> tuple[str, ...]:
+    """What evidence is looked at: popularity, and the agreement in each channel in which items can agree."""
+    return ("popularity", *(name for name, one in traits.items() if one.agrees)) if config.inner else ()
+
+
+def _tied(traits: Mapping[str, Traits]) -> Sequence[str]:
+    return [name for name, one in traits.items() if one.tied]

@@ -11,7 +11,6 @@ def multi_positive_softmax(
     mask: Bool[Tensor, "users queries"],
     *,
     focus: float = 0.0,
-    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean loss of each user's query items under one softmax over the scored items.
 
@@ -23,7 +22,6 @@ def multi_positive_softmax(
         positives: columns of the query items; padded entries hold any valid column.
         mask: True for real entries; a user without one does not count.
         focus: 0 is the likelihood; towards 1 only the top of the list counts.
-        smoothing: share of each target spread evenly over all items that are in the softmax.
 
     Returns:
         Loss per query item, averaged over users, so that long histories do not dominate.
@@ -35,10 +33,6 @@ def multi_positive_softmax(
     if focus:
         taken = -(1 - torch.exp(focus * taken)) / focus
     per_user = torch.where(mask, taken, 0.0).sum(1) / mask.sum(1).clamp(min=1)
-    if smoothing:
-        allowed = torch.isfinite(scores)
-        spread = torch.where(allowed, scores - log_total, 0.0).sum(1) / allowed.sum(1)
-        per_user = (1 - smoothing) * per_user + smoothing * spread
     has_query = mask.any(1)
     return -torch.where(has_query, per_user, 0.0).sum() / has_query.sum().clamp(min=1)
 

@@ -4,7 +4,7 @@ For each knot of the number of shots one gain per channel, where the head's inne
 the step sizes of that step, through which it is learned. All at once, on nDCG@10 with soft ranks.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.heads.preference import KNOTS, Coefficients, PreferenceHead
+from mecold.data.histories import Histories
+from mecold.data.rows import Rows
+from mecold.heads.inner import shift
+from mecold.heads.preference import KNOTS, Coefficients, Gains, PreferenceHead, Reading
 from mecold.math.losses import soft_ndcg
-from mecold.meta.episodes import Episodes, Opening, cut, telling
-from mecold.meta.train import hide_support
 from mecold.math.metrics import discounted_gain, ideal_gain
-from mecold.space.space import NEW, ItemSpace
+from mecold.meta.episodes import Episodes, cut, telling
+from mecold.meta.train import Lessons, hide_support
+from mecold.space.channel import LISTS
+from mecold.space.space import ItemSpace
 
 LEAST_USERS = 30  # at a knot, for its gains to be fitted
 STEPS, LAST = 150, 60  # all steps, and those whose mean is taken
@@ -34,11 +38,11 @@ _HIDDEN = -1e4  # score of padding: finite, since infinities have no slope
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Rows):
     """Per user the items that any sensible gains could bring to the top, with their scores by channel.
 
     Args:
-        by_channel: scores of the prior per channel, the neighbour lists last.
+        by_channel: scores of the prior per channel, the neighbour lists among them.
         relevant: True for items that followed.
         valid: False for padding.
         ideal: best possible discounted gain.
@@ -51,12 +55,6 @@ class Candidates:
     ideal: Float[Tensor, " users"]
     evidence: Float[Tensor, "users evidence"]
 
-    def __len__(self) -> int:
-        return len(self.ideal)
-
-    def __getitem__(self, users: slice | Tensor) -> "Candidates":
-        return Candidates(*(getattr(self, name)[users] for name in _FIELDS))
-
     def scores(self, gain: Float[Tensor, "#users channels"]) -> Float[Tensor, "users candidates"]:
         """Scores under these gains; padding scores little."""
         return (gain[:, None] @ self.by_channel)[:, 0].masked_fill(~self.valid, _HIDDEN)
@@ -67,94 +65,86 @@ class Candidates:
         top = scores.topk(min(10, scores.shape[1]), dim=1).indices
         return discounted_gain(self.relevant.gather(1, top)) / self.ideal
 
+    def widened(self, width: int) -> "Candidates":
+        """The same users with so many candidates, padded behind."""
 
-_FIELDS = ("by_channel", "relevant", "valid", "ideal", "evidence")
+        def wide(tensor: Tensor) -> Tensor:
+            return torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1]))
+
+        return replace(self, by_channel=wide(self.by_channel), relevant=wide(self.relevant), valid=wide(self.valid))
 
 
 @dataclass(frozen=True)
-class Gains:
+class Point:
     """What is fitted, for a number of knots.
 
     Args:
         log_gain: logarithm of the gain per channel.
-        step: what a piece of evidence adds to the logarithms of the gains.
+        step: step sizes of the inner step.
     """
 
     log_gain: Float[Tensor, "knots channels"]
     step: Float[Tensor, "evidence channels"]
 
     def at(self, knot: int, evidence: Float[Tensor, "users evidence"]) -> Float[Tensor, "users channels"]:
-        """Gains of users by their standardised evidence."""
-        return (self.log_gain[[knot]] + evidence @ self.step).exp()
+        """Gains of users by their standardised evidence, as the head has them."""
+        return self.log_gain[[knot]].exp() * shift(evidence, self.step)
 
 
 @torch.no_grad()
 def calibrate(
-    head: PreferenceHead,
-    spaces: Sequence[ItemSpace],
-    users: Opening,
-    chosen: Sequence[np.ndarray],
-    query: int,
-    *,
-    rng: np.random.Generator,
-    limit: int = 4000,
-) -> dict[str, float]:
-    """Fit the head's gains in place; where there are too few users at every number of shots they stay as they are.
+    head: PreferenceHead, lessons: Lessons, *, rng: np.random.Generator, limit: int = 4000
+) -> tuple[Gains, dict[str, float]]:
+    """The head's gains fitted on the ranking; where there are too few users at every number of shots they stay as they are.
 
     Args:
         head: trained head.
-        spaces: the item space of each fold.
-        users: first items of every user.
-        chosen: users to calibrate on, by fold.
-        query: how many following items count as relevant.
+        lessons: what it was trained on; all users count, with what they went on to like.
         rng: draws the users where there are more than `limit`, and the batches.
         limit: most users per knot.
 
     Returns:
-        nDCG@10 of those users before and after, per knot.
+        The gains; and nDCG@10 of those users before and after, per knot.
     """
     # without a support only popularity has a say, and no gain changes its order
     found = {
         knot: part
         for knot, shots in enumerate(KNOTS)
-        if shots and (part := _collect(head, spaces, users, chosen, shots, query, rng, limit)) is not None
+        if shots and (part := _collect(head, lessons, shots, rng, limit)) is not None
     }
     if not found:
-        return {}
-    knots, values = list(found), {}
+        return head.gains, {}
+    old = head.gains
+    gain, usual, spread = old.gain.clone(), old.usual.clone(), old.spread.clone()
     for knot, part in found.items():
-        head.usual[knot] = part.evidence.mean(0)
-        spread = (part.evidence - head.usual[knot]).square().mean(0).sqrt()
-        head.spread[knot] = torch.where(spread > LEAST_SPREAD, spread, 1.0)  # what all share says nothing
-        evidence = head.standardised(part.evidence, head.usual[knot], head.spread[knot])
-        found[knot] = replace(part, evidence=evidence)
-    gains = fitted(list(found.values()), fixed={head.layout.names.index(NEW)}, rng=rng)
-    head.step.copy_(gains.step)
+        usual[knot] = part.evidence.mean(0)
+        deviation = (part.evidence - usual[knot]).square().mean(0).sqrt()
+        spread[knot] = torch.where(deviation > LEAST_SPREAD, deviation, 1.0)  # what all share says nothing
+        found[knot] = replace(part, evidence=head.standardised(part.evidence, usual[knot], spread[knot]))
+    point, values = fitted(list(found.values()), rng=rng), {}
     for place, (knot, part) in enumerate(found.items()):
-        before = part.ndcg(head.gain[knot][None])
-        head.gain[knot] = gains.log_gain[place].exp()
-        after = part.ndcg(gains.at(place, part.evidence))
+        before = part.ndcg(gain[knot][None])
+        gain[knot] = point.log_gain[place].exp()
+        after = part.ndcg(point.at(place, part.evidence))
         values[f"calibration/before/{KNOTS[knot]}"] = float(before.mean())
         values[f"calibration/after/{KNOTS[knot]}"] = float(after.mean())
     for knot in (knot for knot in range(1, len(KNOTS)) if knot not in found):  # too few users: as at the knot before
-        nearest = max((known for known in knots if known < knot), default=knots[0])
-        for table in (head.gain, head.usual, head.spread):
+        nearest = max((known for known in found if known < knot), default=min(found))
+        for table in (gain, usual, spread):
             table[knot] = table[nearest]
-    return values
+    return Gains(gain, usual, spread, point.step, old.bonus), values
 
 
 @torch.enable_grad()
-def fitted(found: Sequence[Candidates], *, fixed: Collection[int], rng: np.random.Generator) -> Gains:
+def fitted(found: Sequence[Candidates], *, rng: np.random.Generator) -> Point:
     """Gains of the highest nDCG@10 with soft ranks, less what far-off gains cost; the mean over the last steps of Adam.
 
     Args:
         found: candidates at each knot, their evidence standardised.
-        fixed: channels whose gain stays 1.
         rng: puts the users in order.
     """
     channels, zeros = found[0].by_channel.shape[1], found[0].by_channel.new_zeros
-    free = torch.tensor([channel not in fixed for channel in range(channels)], device=found[0].by_channel.device)
-    point = Gains(zeros(len(found), channels), zeros(found[0].evidence.shape[1], channels))
+    point = Point(zeros(len(found), channels), zeros(found[0].evidence.shape[1], channels))
     parts = [point.log_gain, point.step]
     for part in parts:
         part.requires_grad_()
@@ -165,21 +155,19 @@ def fitted(found: Sequence[Candidates], *, fixed: Collection[int], rng: np.rando
     rare = 1 + FEW / (sum(map(len, found)) / len(found))
     for step in range(STEPS):
         ranked = sum(loss(point, knot) for knot, loss in enumerate(losses)) / len(losses)
-        (rare * _penalty(point, free) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
-        for part in parts:
-            part.grad[:, ~free] = 0.0  # type: ignore[index]
+        (rare * _penalty(point) - ranked / USUAL_NDCG).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         rate.step()
         optimiser.zero_grad(set_to_none=True)
         if step >= STEPS - LAST:
             for mean, part in zip(means, parts, strict=True):
                 mean += part.detach() / LAST
-    return Gains(*means)
+    return Point(*means)
 
 
-def _penalty(point: Gains, free: Tensor) -> Tensor:
+def _penalty(point: Point) -> Tensor:
     """What gains cost that differ from each other, from knot to knot, and by user."""
-    gain = point.log_gain[:, free]
+    gain = point.log_gain
     apart = (gain - gain.mean(1, keepdim=True)).square().sum(1).mean()
     rough = gain.diff(dim=0).square().sum() / len(gain)
     return PULL * apart + SMOOTH * rough + SHORT * point.step.square().sum()
@@ -198,7 +186,7 @@ class _Loss:
         self.batch = max(64, min(BATCH, _SORTED_AT_ONCE // found.valid.shape[1]))
         self.start = 0
 
-    def __call__(self, point: Gains, knot: int) -> Tensor:
+    def __call__(self, point: Point, knot: int) -> Tensor:
         cut = slice(self.start, self.start + self.batch)
         self.start = cut.stop if cut.stop < len(self.found) else 0
         some = self.found[cut]
@@ -208,40 +196,32 @@ class _Loss:
 
 
 def _collect(
-    head: PreferenceHead,
-    spaces: Sequence[ItemSpace],
-    users: Opening,
-    chosen: Sequence[np.ndarray],
-    shots: int,
-    query: int,
-    rng: np.random.Generator,
-    limit: int,
+    head: PreferenceHead, lessons: Lessons, shots: int, rng: np.random.Generator, limit: int
 ) -> Candidates | None:
     """Candidates of the users that tell most about this many shots; None where there are too few to tell."""
-    pools = [pool[telling(users, pool, shots, query)] for pool in chosen]
+    users, query = lessons.users, lessons.config.query
+    pools = [pool[telling(users, pool, shots, query)] for pool in lessons.everyone]
     if sum(map(len, pools)) < LEAST_USERS:
         return None
     share = min(1.0, limit / sum(map(len, pools)))
     coefficients, parts = head.coefficients(), []
-    for space, pool in zip(spaces, pools, strict=True):
+    for space, pool in zip(lessons.spaces, pools, strict=True):
         picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]
-        step = max(1, min(256, _SCORES_AT_ONCE // (len(space.item) * head.gain.shape[1])))
+        step = max(1, min(256, _SCORES_AT_ONCE // (len(space) * (len(head.names) + 1))))
         for start in range(0, len(picked), step):
             batch = users.take(torch.from_numpy(picked[start : start + step]))
-            episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.item.device)
-            parts.append(_candidates(head, space, episodes, coefficients))
+            episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.device)
+            parts.append(candidates_of(head, space, episodes, coefficients))
     found = joined(parts)
     return found if len(found) >= LEAST_USERS else None  # what followed may all be disliked
 
 
-def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
-    """The best items by the present query and by each channel; and what followed."""
-    prior = head.prior_of(space, episodes.support, c)
-    products = [prior.vector[:, part] @ space.item[:, part].T for part in head.layout.slices]
-    lists = space.near.add_to(torch.zeros_like(products[0]), episodes.support.rows, prior.trust)
-    scores = torch.stack([*products, lists], dim=1)
+def candidates_of(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: Coefficients) -> Candidates:
+    """The best items by the present scores and by each channel; and what followed."""
+    prior = head.read(space, episodes.support, c)
+    scores = scores_by_name(head, space, episodes.support, prior)
     hidden = [hide_support(ranking, episodes) for ranking in (scores.sum(1), *scores.unbind(1))]
-    pool = torch.zeros_like(lists, dtype=torch.bool)
+    pool = torch.zeros_like(hidden[0], dtype=torch.bool)
     for ranking, depth in zip(hidden, [100] + [40] * (len(hidden) - 1), strict=True):
         pool.scatter_(1, ranking.topk(min(depth, ranking.shape[1]), dim=1).indices, value=True)
     relevant = torch.zeros_like(pool)
@@ -257,14 +237,21 @@ def _candidates(head: PreferenceHead, space: ItemSpace, episodes: Episodes, c: C
     return Candidates(by_channel, hit, valid, ideal_gain(count, 10)[keep], evidence)
 
 
+def scores_by_name(
+    head: PreferenceHead, space: ItemSpace, support: Histories, prior: Reading
+) -> Float[Tensor, "users names items"]:
+    """Scores of the catalogue by what has numbers of its own in the head; channels that share numbers are added up."""
+    found: dict[str, Tensor] = {}
+    for name, part in prior.parts.items():
+        channel = space[name]
+        product = part @ channel.item.T
+        found[channel.scale_name] = found[channel.scale_name] + product if channel.scale_name in found else product
+    nothing = torch.zeros(len(support), len(space), device=space.device)
+    found[LISTS] = space.lists.add_to(nothing, support.rows, prior.trust)
+    return torch.stack([found[name] for name in head.names], dim=1)
+
+
 def joined(parts: Sequence[Candidates]) -> Candidates:
     """All batches as one, padded to the widest."""
     width = max(part.valid.shape[1] for part in parts)
-
-    def together(name: str) -> Tensor:
-        tensors = [getattr(part, name) for part in parts]
-        if name in ("ideal", "evidence"):
-            return torch.cat(tensors)
-        return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[-1])) for t in tensors])
-
-    return Candidates(*map(together, _FIELDS))
+    return Candidates.join([part.widened(width) for part in parts])

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from mecold.errors import InvalidDataError
-from mecold.space.statistics import FactorConfig
 from mecold.heads.preference import KNOTS, HeadConfig
+from mecold.space.settings import FactorConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class TrainConfig:
         epoch_users: most episodes per epoch, so that an epoch of a large log stays short.
         lr: step size of the outer optimiser (Adam).
         focus: how much the outer loss looks at the top of the list only (0 likelihood, 1 expected misses).
-        label_smoothing: share of the target spread over the catalogue.
         full_softmax_items: above this catalogue size the softmax is sampled.
         negatives: how many items the sampled softmax draws per step.
         calibrate: fit the gains on nDCG@10 of cross-fitted users after training.
@@ -43,7 +42,6 @@ class TrainConfig:
     epoch_users: int = 10_000
     lr: float = 0.03
     focus: float = 0.6
-    label_smoothing: float = 0.0
     full_softmax_items: int = 50_000
     negatives: int = 8192
     calibrate: bool = True

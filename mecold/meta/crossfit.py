@@ -1,60 +1,63 @@
 """Cross-fitting: item spaces whose factors and counts never saw the users that are scored with them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-import mecold.space.channels.trend as trend
-from mecold.space.statistics import FactorPair, Moments, fit_pairs, fitted_items, moments
 from mecold.data.interactions import Interactions
-from mecold.space.lookalikes import Lookalikes
 from mecold.meta.config import MetaConfig
-from mecold.space.lists import Neighbours, fit_neighbours
-from mecold.space.space import ItemSpace, ItemTower
+from mecold.space.basis import Basis
+from mecold.space.channel import Channels
+from mecold.space.channels import MAKERS, trend
+from mecold.space.lists import Lists, fit_lists
+from mecold.space.lookalikes import Lookalikes
+from mecold.space.making import Material, Sides, made_of
+from mecold.space.space import ItemSpace, with_newcomers
+from mecold.space.statistics import Statistics, factored_items, statistics_of
 
 
 @dataclass(frozen=True)
 class View:
-    """A catalogue as one set of users shows it: factors, counts and text vectors.
+    """A catalogue as one set of users shows it.
 
     Args:
-        pairs: factor channels by name.
-        near: neighbour lists.
-        counts: users per item.
-        vectors: text vectors.
+        channels: by name; texts are one tensor in all views.
+        lists: neighbour lists.
+        counts: users per item, as if the view had all users.
     """
 
-    pairs: Mapping[str, FactorPair]
-    near: Neighbours
+    channels: Channels
+    lists: Lists
     counts: Float[Tensor, " items"]
-    vectors: Float[Tensor, "items text_dim"]
 
-    def space(self, tower: ItemTower, dropped: Tensor | None = None, alike: Lookalikes | None = None) -> ItemSpace:
-        """The item space under a tower; `dropped` items are treated as cold, and have these lookalikes."""
-        return tower.space(self.pairs, self.near, self.vectors, self.counts, dropped, alike)
+    def space(
+        self, basis: Basis, dropped: Bool[Tensor, " items"] | None = None, alike: Lookalikes | None = None
+    ) -> ItemSpace:
+        """The item space; `dropped` items are treated as new, and have these lookalikes."""
+        return with_newcomers(self.channels, self.lists, self.counts, basis, dropped, alike)
 
 
 @dataclass(frozen=True)
 class Views:
-    """One view of all users, to deploy; and one per fold, without that fold's users, to learn from.
+    """One view per fold, without that fold's users, to learn from; and one of all users, to deploy, made last.
 
     Args:
-        whole: fitted on all users.
         folds: fitted on all users but those of the fold.
         fold_of: fold of each user of the log.
-        centres: middle of each bin of the trend channel; empty without one.
-        persistence: how much of a trend is left one bin later.
+        basis: scales, fitted on all users.
+        statistics: of all users.
+        whole: makes the view of all users; once.
     """
 
-    whole: View
     folds: tuple[View, ...]
     fold_of: Int64[np.ndarray, " users"]
-    centres: Float64[Tensor, " bins"]
-    persistence: float
+    basis: Basis
+    statistics: Statistics
+    whole: Callable[[], View]
 
 
 def cross_fit(
@@ -63,9 +66,9 @@ def cross_fit(
     vectors: Float[Tensor, "items text_dim"],
     config: MetaConfig,
     rng: np.random.Generator,
-    given: FactorPair | None = None,
+    given: Sides | None = None,
 ) -> Views:
-    """Fit factors on all users and, for each fold, on all others.
+    """Fit channels for each fold on all users but its own.
 
     Args:
         log: histories.
@@ -75,36 +78,35 @@ def cross_fit(
         rng: draws the folds and the start of the low-rank iteration.
         given: factors of a host, used in every view in place of the symmetric channel.
     """
-    n_items, device = len(vectors), vectors.device
-    settings = config.factors if given is None else replace(config.factors, symmetric_rank=0)
-    host = {} if given is None else {"host": FactorPair(given.support.to(device), given.item.to(device))}
+    n_items, device, settings = len(vectors), vectors.device, config.factors
+    if given is not None:
+        given = Sides(None if given.support is None else given.support.to(device), given.item.to(device))
     positive = log.where(liked)
     fold_of = rng.permutation(len(log)) % config.training.folds
-    fitted = fitted_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
+    factored = factored_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
     clock = positive.timestamps
     edges = np.empty(0) if clock is None else trend.edges_of(clock, settings.trend_bins)
-    parts: list[Moments] = []
+    parts = []
     for fold in range(config.training.folds):
         part = positive.take(np.flatnonzero(fold_of == fold))
-        stats = moments(part.items, part.weights, part.offsets, fitted, n_items, settings)
+        stats = statistics_of(part.items, part.weights, part.offsets, factored, n_items, settings)
         if len(edges) and part.timestamps is not None:
             stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
         parts.append(stats)
     total = parts[0]
-    for part_stats in parts[1:]:
-        total = total.plus(part_stats)
-    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-
-    def view(stats: Moments) -> View:
-        pairs = host | fit_pairs(stats, fitted, settings, torch_rng, device)
-        if stats.by_time is not None:
-            found = trend.vectors_of(torch.from_numpy(stats.by_time)).to(device)
-            pairs[trend.CHANNEL] = FactorPair(torch.zeros_like(found), found)  # a user is not read from items here
-        near = fit_neighbours(stats.common, settings.neighbours).to(device)
-        counts = stats.counts * (total.counts.sum() / max(1.0, stats.counts.sum()))  # as if the view had all users
-        return View(pairs, near, torch.from_numpy(counts).to(device), vectors)
-
-    centres = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
+    for stats in parts[1:]:
+        total = total.plus(stats)
+    draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    basis = Basis.fit(vectors, torch.from_numpy(total.counts), config.text_rank)
+    text = basis.text(vectors)
     persistence = 0.0 if total.by_time is None else trend.persistence_of(torch.from_numpy(total.by_time))
-    folds = tuple(view(total.minus(part_stats)) for part_stats in parts)
-    return Views(view(total), folds, fold_of, centres, persistence)
+
+    def view(stats: Statistics) -> View:
+        scaled = stats.counts * (total.counts.sum() / max(1.0, stats.counts.sum()))
+        counts = torch.from_numpy(scaled).to(device)
+        material = Material(stats, counts, text, basis, settings, factored, edges, persistence, draws, given, {})
+        channels = made_of(MAKERS, material)
+        return View(channels, fit_lists(stats.common, settings.neighbours).to(device), counts)
+
+    folds = tuple(view(total.minus(stats)) for stats in parts)
+    return Views(folds, fold_of, basis, total, lambda: view(total))

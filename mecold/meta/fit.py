@@ -1,38 +1,45 @@
 """One fit, from histories and text vectors to a trained head and the item space it serves."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-import mecold.space.channels.trend as trend
 from mecold.data.catalog import Catalog
-from mecold.errors import InvalidDataError
-from mecold.space.statistics import ItemFactors
-from mecold.heads.preference import PreferenceHead
 from mecold.data.interactions import Interactions
+from mecold.errors import InvalidDataError
+from mecold.heads.preference import PreferenceHead
 from mecold.meta.calibrate import calibrate
-from mecold.meta.newcomers import calibrate_cold
 from mecold.meta.config import MetaConfig
-from mecold.meta.crossfit import cross_fit
-from mecold.meta.episodes import labels_of, opening
-from mecold.report import FitReport, Tracker
-from mecold.meta.train import split_learners, train
-from mecold.space.space import ItemSpace, ItemTower, Layout
+from mecold.meta.crossfit import Views, cross_fit
+from mecold.meta.newcomers import calibrate_newcomers
+from mecold.meta.train import Lessons, lessons_of, train
+from mecold.report import Recorder
+from mecold.space.basis import Basis
+from mecold.space.channels import trend
+from mecold.space.channels.host import ItemFactors
+from mecold.space.space import ItemSpace
+from mecold.space.statistics import Statistics
 
 LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a fit leaves behind."""
+class FitResult:
+    """What a fit leaves behind.
 
-    tower: ItemTower
+    Args:
+        basis: scales of the item space.
+        head: trained and calibrated head.
+        space: the item space of all users.
+        statistics: of the log, in rows of the catalogue.
+    """
+
+    basis: Basis
     head: PreferenceHead
     space: ItemSpace
-    report: FitReport
+    statistics: Statistics
 
 
 def fit(
@@ -43,9 +50,8 @@ def fit(
     *,
     factors: ItemFactors | None = None,
     rng: np.random.Generator,
-    trackers: Sequence[Tracker] = (),
-    progress: bool = False,
-) -> Fitted:
+    recorder: Recorder | None = None,
+) -> FitResult:
     """Cross-fit factors, meta-train the head, calibrate, and build the space of all users' factors.
 
     Args:
@@ -55,43 +61,49 @@ def fit(
         config: settings.
         factors: a host's factors, in place of the symmetric channel.
         rng: all randomness.
-        trackers: hear of every epoch.
-        progress: show progress bars.
+        recorder: takes curves and notes.
 
     Raises:
-        InvalidDataError: if no interaction is a liking, or no user has two items to learn from.
+        InvalidDataError: if there is no user to learn from.
     """
-    report = FitReport(notes=[*catalog.notes, *log.notes])
-    labels = labels_of(log, config.liked_from)
-    eligible = _eligible(log, labels, config, factors, report)
-    views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.pair(catalog))
-    device = vectors.device
-    widths = {name: pair.rank for name, pair in views.whole.pairs.items()}
-    tower = ItemTower(vectors.shape[1], Layout.of(widths, min(config.text_rank, vectors.shape[1])))
-    tower.start_from(vectors.cpu(), views.whole.counts.cpu())
-    tower.to(device)
-    spaces = [view.space(tower) for view in views.folds]
-    head = PreferenceHead(tower.layout, config.head)
-    head.centres.copy_(views.centres)
-    head.persistence.fill_(views.persistence)
-    head.to(device)
+    recorder = recorder or Recorder()
+    recorder.report.notes += [*catalog.notes, *log.notes]
+    labels = log.labels_from(config.liked_from)
+    eligible = _eligible(log, labels, config, factors, recorder)
+    views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.sides(catalog))
+    lessons = _lessons(log, labels, eligible, views, config, rng, recorder)
+    traits = {name: channel.traits for name, channel in views.folds[0].channels.items()}
+    head = PreferenceHead.start(traits, config.head, vectors.device)
+    head = train(head, lessons, recorder, rng=rng)
+    basis = views.basis
+    if config.training.calibrate:
+        gains, values = calibrate(head, lessons, rng=rng)
+        head = replace(head, gains=gains)
+        values["cold/demand"] = _demand(log.where(labels > 0), catalog.size)
+        most = config.training.new_item_share * values["cold/demand"]
+        basis, head, of_new = calibrate_newcomers(basis, head, views.folds, lessons, most=most, rng=rng)
+        recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
+    whole, statistics = views.whole, views.statistics
+    del lessons, views  # the folds' factors make room for those of all users
+    return FitResult(basis, head, whole().space(basis), statistics)
+
+
+def _lessons(
+    log: Interactions,
+    labels: Float[np.ndarray, " rows"],
+    eligible: Bool[np.ndarray, " users"],
+    views: Views,
+    config: MetaConfig,
+    rng: np.random.Generator,
+    recorder: Recorder,
+) -> Lessons:
     settings = config.training
-    users = opening(log, labels, settings.max_shots + settings.query)
-    learners = split_learners(views, eligible, settings, rng)
-    if not any(map(len, learners.held_out)):
-        report.notes.append("No user was held out: training ran through all its epochs, and the last one was kept.")
-    train(
-        head, views, spaces, users, learners, settings, rng=rng, report=report, trackers=trackers, progress=progress
-    )  # fmt: skip
-    if settings.calibrate:
-        everyone = [np.concatenate(pair) for pair in zip(learners.train, learners.held_out, strict=True)]
-        gains = calibrate(head, spaces, users, everyone, settings.query, rng=rng)
-        gains["cold/demand"] = _demand(log.where(labels > 0), len(catalog))
-        most = settings.new_item_share * gains["cold/demand"]
-        gains |= calibrate_cold(tower, head, views, users, everyone, cost=settings.new_item_cost, most=most, rng=rng)
-        report.record(int(report.events[-1]["step"]), gains, trackers)
-    head.requires_grad_(requires_grad=False)
-    return Fitted(tower, head, views.whole.space(tower), report)
+    spaces = [view.space(views.basis) for view in views.folds]
+    users = log.histories(labels, first=settings.max_shots + settings.query)
+    lessons = lessons_of(spaces, users, views.fold_of, eligible, settings, rng)
+    if not any(map(len, lessons.held_out)):
+        recorder.note("No user was held out: training ran through all its epochs, and the last one was kept.")
+    return lessons
 
 
 def _demand(liked: Interactions, items: int) -> float:
@@ -102,7 +114,7 @@ def _demand(liked: Interactions, items: int) -> float:
 
 
 def _eligible(
-    log: Interactions, labels: np.ndarray, config: MetaConfig, factors: ItemFactors | None, report: FitReport
+    log: Interactions, labels: np.ndarray, config: MetaConfig, factors: ItemFactors | None, recorder: Recorder
 ) -> np.ndarray:
     """Users to draw episodes from: two items at least, and unseen by a host's factors where it says who is."""
     if config.liked_from is not None and log.ratings is None:
@@ -114,7 +126,7 @@ def _eligible(
         unseen = set(factors.unseen_users)
         eligible &= np.array([user in unseen for user in log.users.to_list()])
     elif factors is not None:
-        report.notes.append(
+        recorder.note(
             "The factors came without unseen_users: episodes were drawn from users that they may have been fitted on, "
             "which makes the factors look better in training than they are for new users."
         )

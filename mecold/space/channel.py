@@ -4,15 +4,16 @@ The *support side* says what an item tells about a user who has it; the *item si
 be one tensor. A channel is addressed by its name, never by its place.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mecold.data.rows import Rows
+from mecold.data.rows import Rows, appended
+from mecold.space.clock import Clock
 
 LISTS = "lists"
 """The name under which a head keeps its numbers for the neighbour lists, which are no vectors and so no channel."""
@@ -33,6 +34,7 @@ class Traits:
         grows: an item's item side grows with the root of its count.
         agrees: whether a support's items agree in it tells how far to trust the channels.
         scaled_as: name of the channel whose learned numbers this one shares; "" has its own.
+        textual: it is made of the items' texts alone, so that a new text changes it whoever has touched the item.
     """
 
     reads: Reads = "items"
@@ -42,19 +44,7 @@ class Traits:
     grows: bool = False
     agrees: bool = False
     scaled_as: str = ""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """What a channel of times is read by.
-
-    Args:
-        centres: middle of each bin of time, in the log's unit.
-        persistence: how much of a trend is left one bin later, from 0 to 1.
-    """
-
-    centres: Float64[Tensor, " bins"]
-    persistence: float
+    textual: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +56,7 @@ class Channel(Rows):
         traits: what it is like.
         support: what an item says about a user who has it; None where nothing of it is read.
         item: what the item is found by; may be the same tensor as `support`.
+        norm: length of each item's support side, where agreement in it is looked at.
         clock: of a channel that reads times.
     """
 
@@ -73,7 +64,16 @@ class Channel(Rows):
     traits: Traits
     support: Float[Tensor, "items width"] | None
     item: Float[Tensor, "items width"]
+    norm: Float[Tensor, " items"] | None = None
     clock: Clock | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, traits: Traits, support: Tensor | None, item: Tensor, clock: Clock | None = None
+    ) -> "Channel":
+        """A channel from its sides."""
+        norm = support.norm(dim=1) if traits.agrees and support is not None else None
+        return cls(name, traits, support, item, norm, clock)
 
     @property
     def width(self) -> int:
@@ -85,15 +85,31 @@ class Channel(Rows):
         """Name of the numbers that a head keeps for this channel."""
         return self.traits.scaled_as or self.name
 
-    def map(self, change):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
-        shared = self.support is self.item
-        mapped = super().map(change)
-        return Channel(self.name, self.traits, mapped.item, mapped.item, self.clock) if shared else mapped
+    @property
+    def shared(self) -> bool:
+        """True where both sides are one tensor."""
+        return self.support is self.item
 
-    def known(self) -> Tensor:
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Channel":
+        """The same channel with every tensor changed; what was shared stays so."""
+        if not self.shared:
+            return super().map(change)
+        both = change(self.item)
+        return replace(self, support=both, item=both, norm=None if self.norm is None else change(self.norm))
+
+    def followed_by(self, other: "Channel") -> "Channel":
+        """These items, then the other's; one tensor stays both sides where it is in both."""
+        item = appended(self.item, other.item)
+        support = self.support
+        if support is not None and other.support is not None:
+            support = item if self.shared and other.shared else appended(support, other.support)
+        norm = None if self.norm is None or other.norm is None else appended(self.norm, other.norm)
+        return replace(self, item=item, support=support, norm=norm)
+
+    def known(self) -> Bool[Tensor, " items"]:
         """True for items that have anything in this channel."""
         found = (self.item != 0).any(1)
-        return found if self.support is None or self.support is self.item else found | (self.support != 0).any(1)
+        return found if self.support is None or self.shared else found | (self.support != 0).any(1)
 
 
 Channels: TypeAlias = Mapping[str, Channel]

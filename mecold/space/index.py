@@ -1,6 +1,6 @@
 """Search: the best items of each query, among rows that are not hidden. Exact, or through FAISS.
 
-A score is an inner product plus what the neighbour lists of the support say (`tower.ItemSpace.scores`). FAISS looks after
+A score is an inner product plus what the neighbour lists of the support say (`space.ItemSpace.scores`). FAISS looks after
 the product; the few items that are on the lists are candidates too, and all candidates are scored in full.
 
 Both kinds give only real rows, ties by row, and as many as are left; FAISS's padding, its empty error texts and its
@@ -12,37 +12,76 @@ more than twice as long for a batch of 256, and cannot leave out each user's own
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
 from mecold.errors import InvalidDataError, ModelFileError
-from mecold.space.space import ItemSpace, Query
+from mecold.space.channel import side_by_side
+from mecold.space.space import ItemSpace, UserVectors
 
 _BLOCK = 128  # items per block in the first pass of the top-k
 _SCORES_AT_ONCE = 1 << 26  # 256 MB of float32 scores
 
 
-Found = list[tuple[np.ndarray, np.ndarray]]
-"""Per query: rows (int64) and scores (float32), best first, ties by row."""
+class Hidden(NamedTuple):
+    """Rows that users must not get: position of the user in the batch, and row; by user."""
+
+    users: Int64[np.ndarray, " pairs"]
+    rows: Int64[np.ndarray, " pairs"]
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray]) -> "Hidden":
+        """From an array of rows per user."""
+        owners = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
+        return cls(owners, np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64))
+
+    def between(self, start: int, stop: int) -> "Hidden":
+        """Those of some users of the batch."""
+        low, high = np.searchsorted(self.users, (start, stop))
+        return Hidden(self.users[low:high] - start, self.rows[low:high])
+
+
+class Ranked(NamedTuple):
+    """Ranked rows of a batch of users, best first, ties by row.
+
+    Args:
+        rows: of the item space; anything where `valid` is False.
+        scores: of these rows.
+        valid: False behind the end of a list that came out short.
+    """
+
+    rows: Int64[np.ndarray, "users k"]
+    scores: Float32[np.ndarray, "users k"]
+    valid: Bool[np.ndarray, "users k"]
+
+    def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores of one user."""
+        there = self.valid[user]
+        return self.rows[user][there], self.scores[user][there]
+
+    @classmethod
+    def join(cls, parts: Sequence["Ranked"]) -> "Ranked":
+        """The users of all parts, one after the other."""
+        return cls(*(np.concatenate(some) for some in zip(*parts, strict=True))) if len(parts) != 1 else parts[0]
 
 
 @runtime_checkable
 class ItemIndex(Protocol):
     """Finds the best rows of an item space."""
 
-    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
         """Search.
 
         Args:
             space: all items.
             dead: True for rows that are no longer in the catalogue.
-            query: of a batch of users.
+            users: a batch of user vectors.
             k: how many rows each user wants.
-            hidden: rows that each user must not get.
+            hidden: rows that users must not get.
         """
         ...
 
@@ -85,28 +124,22 @@ def top_rows(scores: Float[Tensor, "users items"], k: int) -> tuple[Float[Tensor
 class ExactIndex:
     """Blocked torch product, mask, top-k. Needs no building and sees every change of the catalogue at once."""
 
-    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
         """See `ItemIndex.search`."""
-        found: Found = []
         buried = dead.nonzero()[:, 0]
-        step = max(1, _SCORES_AT_ONCE // max(1, len(space.item)))
-        for start in range(0, len(query), step):
-            part = query[start : start + step]
-            scores = space.scores(part)
-            rows = hidden[start : start + step]
-            users = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-            if len(users):
-                columns = np.concatenate(rows)
-                scores[torch.from_numpy(users), torch.from_numpy(columns)] = -torch.inf
+        step = max(1, _SCORES_AT_ONCE // max(1, len(space)))
+        parts = []
+        for start in range(0, max(1, len(users)), step):
+            scores = space.scores(users[start : start + step])
+            if len(hidden.users):
+                owners, rows = hidden.between(start, start + step)
+                scores[torch.from_numpy(owners), torch.from_numpy(rows)] = -torch.inf
             if len(buried):
                 scores[:, buried] = -torch.inf
             values, places = top_rows(scores, k)
-            found += _real(values.cpu().numpy(), places.cpu().numpy())
-        return found
-
-
-def _real(values: np.ndarray, places: np.ndarray) -> Found:
-    return [(p[ok], v[ok]) for p, v, ok in zip(places, values, np.isfinite(values), strict=True)]
+            found = values.cpu().numpy()
+            parts.append(Ranked(places.cpu().numpy(), found, np.isfinite(found)))
+        return Ranked.join(parts)
 
 
 class FaissIndex:
@@ -166,34 +199,36 @@ class FaissIndex:
         """Write the index in FAISS's own format."""
         _faiss().write_index(self._built, str(path))
 
-    def search(self, space: ItemSpace, dead: Tensor, query: Query, k: int, hidden: Sequence[np.ndarray]) -> Found:
+    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
         """See `ItemIndex.search`."""
         total = self.covers
-        most = max((len(rows) for rows in hidden), default=0) + int(dead[:total].sum())
+        most = int(np.bincount(hidden.users).max(initial=0)) + int(dead[:total].sum())
         depth = min(total, 2 * k + most)
         if depth * 4 > total:
-            return ExactIndex().search(space, dead, query, k, hidden)
-        _, best = self._built.search(np.ascontiguousarray(query.vector.cpu().numpy(), dtype=np.float32), depth)
-        fresh = np.arange(total, len(space.item))
-        gone = dead.cpu().numpy()
-        found: Found = []
+            return ExactIndex().search(space, dead, users, k, hidden)
+        _, best = self._built.search(np.ascontiguousarray(users.vector.cpu().numpy(), dtype=np.float32), depth)
+        fresh, gone = np.arange(total, len(space)), dead.cpu().numpy()
+        parts = []
         for user, rows in enumerate(best):
-            one = query[user : user + 1]
-            listed = space.near.rows[one.rows[one.trust != 0]].flatten().cpu().numpy()
+            one, own = users[user : user + 1], hidden.between(user, user + 1)
+            listed = space.lists.rows[one.rows[one.trust != 0]].flatten().cpu().numpy()
             rows = np.unique(np.concatenate([rows[rows >= 0], fresh, listed]))
-            rows = rows[~gone[rows] & ~np.isin(rows, hidden[user])]
+            rows = rows[~gone[rows] & ~np.isin(rows, own.rows)]
             if len(rows) < k:
-                found += ExactIndex().search(space, dead, one, k, [hidden[user]])
+                parts.append(ExactIndex().search(space, dead, one, k, own))
                 continue
             scores = space.scores_among(torch.from_numpy(rows).to(one.vector.device), one)
             values, places = top_rows(scores, k)
-            found.append((rows[places[0].cpu().numpy()], values[0].cpu().numpy()))
-        return found
+            found = values.cpu().numpy()
+            parts.append(Ranked(rows[places.cpu().numpy()], found, np.isfinite(found)))
+        return Ranked.join(parts)
 
 
-def make_index(kind: str, vectors: Tensor) -> ItemIndex:
+def make_index(kind: str, space: ItemSpace) -> ItemIndex:
     """The index for a setting: `"auto"` and `"exact"` need no building, everything else goes to FAISS."""
-    return ExactIndex() if kind in ("auto", "exact") else FaissIndex.build(kind, vectors)
+    if kind in ("auto", "exact"):
+        return ExactIndex()
+    return FaissIndex.build(kind, side_by_side({name: channel.item for name, channel in space.channels.items()}))
 
 
 def _faiss() -> Any:

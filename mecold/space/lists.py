@@ -18,12 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from mecold.data.rows import Rows
+
 SHRINK = 0.5  # added to the geometric mean of two items' weights, so that few common users prove little
 LEAST = 1e-4  # of what two items have in common: below it, rounding of sums and differences
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Lists(Rows):
     """Lists of equal width, by row of the catalogue.
 
     Args:
@@ -35,37 +37,25 @@ class Neighbours:
     values: Float[Tensor, "items width"]
 
     @classmethod
-    def none(cls, items: int, width: int, like: Tensor) -> "Neighbours":
+    def none(cls, items: int, width: int, like: Tensor) -> "Lists":
         """Empty lists, on the device of `like`."""
         return cls(like.new_zeros(items, width, dtype=torch.int32), like.new_zeros(items, width))
 
-    def to(self, device: torch.device) -> "Neighbours":
-        """The same lists on another device."""
-        return Neighbours(self.rows.to(device), self.values.to(device))
-
-    def head(self, size: int) -> "Neighbours":
-        """The first rows; their neighbours may be any row."""
-        return Neighbours(self.rows[:size], self.values[:size])
-
-    def followed_by(self, other: "Neighbours") -> "Neighbours":
-        """These lists, then the other's."""
-        return Neighbours(torch.cat([self.rows, other.rows]), torch.cat([self.values, other.values]))
-
-    def without(self, gone: Bool[Tensor, " items"]) -> "Neighbours":
+    def without(self, gone: Bool[Tensor, " items"]) -> "Lists":
         """Lists of these items emptied, and these items taken off all lists."""
         there = ~gone
-        return Neighbours(self.rows, self.values * (there[:, None] & there[self.rows.long()]))
+        return Lists(self.rows, self.values * (there[:, None] & there[self.rows.long()]))
 
-    def moved(self, to: Int[Tensor, " items"]) -> "Neighbours":
+    def moved(self, to: Int[Tensor, " items"]) -> "Lists":
         """The same neighbours after every row `r` of the catalogue has become row `to[r]`; the lists stay in place."""
-        return Neighbours(to[self.rows.long()].int(), self.values)
+        return Lists(to[self.rows.long()].int(), self.values)
 
-    def taken(self, kept: Int[Tensor, " kept"]) -> "Neighbours":
+    def taken(self, kept: Int[Tensor, " kept"]) -> "Lists":
         """The lists of some rows, as the rows of a catalogue that holds nothing else."""
         place = torch.full((len(self.rows),), -1, dtype=torch.long, device=kept.device)
         place[kept] = torch.arange(len(kept), device=kept.device)
         rows = place[self.rows[kept].long()]
-        return Neighbours(rows.clamp(min=0).int(), torch.where(rows < 0, 0.0, self.values[kept]))
+        return Lists(rows.clamp(min=0).int(), torch.where(rows < 0, 0.0, self.values[kept]))
 
     def add_to(
         self,
@@ -106,11 +96,11 @@ class Neighbours:
         return torch.stack([(weight * (entries == one[:, None])).sum(1) for one in wanted.T], dim=1)
 
 
-def fit_neighbours(common: sp.csr_matrix, width: int) -> Neighbours:
+def fit_lists(common: sp.csr_matrix, width: int) -> Lists:
     """The items with the largest shrunk cosine; scaled so that lists have length 1 on average.
 
     Args:
-        common: see `factors.Moments`.
+        common: see `statistics.Statistics`.
         width: most neighbours.
     """
     weight = common.diagonal()
@@ -127,4 +117,4 @@ def fit_neighbours(common: sp.csr_matrix, width: int) -> Neighbours:
     for table, entries in zip(lists, (column, value), strict=True):
         table[row[best], place[best]] = entries[best]
     norm = float(np.sqrt((lists[1] ** 2).sum() / max(1, (lists[1] > 0).any(1).sum())))
-    return Neighbours(torch.from_numpy(lists[0]), torch.from_numpy(lists[1] / max(norm, 1e-12)))
+    return Lists(torch.from_numpy(lists[0]), torch.from_numpy(lists[1] / max(norm, 1e-12)))

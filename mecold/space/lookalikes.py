@@ -1,6 +1,6 @@
 """Stand-ins for items that nobody has touched: what the items with the nearest texts have, averaged.
 
-On the shops tried a mean over text neighbours beats a linear map from text to factors by half (bench/LEDGER.md).
+On the shops tried a mean over text neighbours beats a linear map from text to factors by half.
 """
 
 from dataclasses import dataclass

@@ -10,16 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from mecold.data.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
 from mecold.space.index import ExactIndex, FaissIndex, ItemIndex, make_index, top_rows
-from mecold.space.lookalikes import Lookalikes
-from mecold.model import Model
-from mecold.space.lists import Neighbours
-from mecold.space.space import ItemSpace, Layout, Query
+from mecold.space.space import ItemSpace, UserVectors
 from mecold.types import ItemId, UserState
 
 _SLACK = 0.2  # share of dead rows, or of rows outside a built index, at which the shelf is packed
@@ -46,8 +43,8 @@ class Shelf:
     @classmethod
     def of(cls, catalog: Catalog, space: ItemSpace, kind: str, index: ItemIndex | None = None) -> "Shelf":
         """A shelf of live rows only."""
-        dead = torch.zeros(len(space.item), dtype=torch.bool, device=space.item.device)
-        return cls(catalog, space, dead, index or make_index(kind, space.item), kind)
+        dead = torch.zeros(len(space), dtype=torch.bool, device=space.device)
+        return cls(catalog, space, dead, index or make_index(kind, space), kind)
 
     @classmethod
     def rebuilt(cls, catalog: Catalog, space: ItemSpace, kind: str) -> "Shelf":
@@ -58,19 +55,19 @@ class Shelf:
             warnings.warn(f"{error} Searching exactly meanwhile.", DataWarning, stacklevel=4)
             return cls.of(catalog, space, kind, ExactIndex())
 
-    def changed(self, gone: Sequence[ItemId], new: Catalog, rows: ItemSpace) -> "Shelf":
+    def changed(self, gone: Sequence[ItemId], new: Catalog | None = None, rows: ItemSpace | None = None) -> "Shelf":
         """This shelf without the items in `gone`, and with the items of `new` behind; who is in both stays a neighbour."""
-        leaving = [self.catalog.row_of[item] for item in gone]
-        catalog = self.catalog.extended(gone, new.ids, new.texts)
-        dead = torch.cat([self.dead, self.dead.new_zeros(len(rows.item))])
-        dead[leaving] = True
-        space = _joined(self.space, rows)
-        if staying := [item for item in gone if item in new.row_of]:
+        leaving = {item: row for item in gone if (row := self.catalog.row(item)) is not None}
+        catalog = self.catalog.extended(gone, new)
+        dead = torch.from_numpy(catalog.gone).to(self.dead.device)
+        space = self.space if rows is None else self.space.followed_by(rows)
+        staying = {row: now for item, row in leaving.items() if (now := catalog.row(item)) is not None}
+        if staying:
             to = torch.arange(len(dead), device=dead.device)
-            to[[self.catalog.row_of[item] for item in staying]] = to[[catalog.row_of[item] for item in staying]]
-            space = replace(space, near=space.near.moved(to))
+            to[list(staying)] = torch.tensor(list(staying.values()), device=dead.device)
+            space = replace(space, lists=space.lists.moved(to))
         uncovered = len(dead) - self.index.covers if isinstance(self.index, FaissIndex) else 0
-        if max(int(dead.sum()), uncovered) > _SLACK * len(dead):
+        if max(int(np.count_nonzero(catalog.gone)), uncovered) > _SLACK * len(dead):
             return _packed(catalog, space, dead, self.kind)
         return replace(self, catalog=catalog, space=space, dead=dead)
 
@@ -80,7 +77,7 @@ class Shelf:
 
     def hidden(self, items: Iterable[ItemId]) -> np.ndarray:
         """Rows of those items that are on the shelf."""
-        rows = {row for item in items if (row := self.catalog.row_of.get(item)) is not None}
+        rows = {row for item in items if (row := self.catalog.row(item)) is not None}
         return np.fromiter(rows, np.int64, len(rows))
 
     def left_out(self, exclude: Iterable[ItemId], among: Sequence[ItemId] | None) -> Bool[Tensor, " items"]:
@@ -96,69 +93,32 @@ class Shelf:
         out[self.hidden(exclude)] = True
         return out
 
-    def query(self, user: UserState) -> Query:
-        """A user's state as a query; the lists of items that have left the shelf are not read."""
+    def vectors_of(self, user: UserState) -> UserVectors:
+        """A user's state as what is searched with; the lists of items that have left the shelf are not read."""
         there = [(row, trust) for item, trust in zip(user.seen, user.trust.tolist(), strict=True)
-                 if trust and (row := self.catalog.row_of.get(item)) is not None]  # fmt: skip
+                 if trust and (row := self.catalog.row(item)) is not None]  # fmt: skip
         parts = (
             user.query.copy(),
             np.array([row for row, _ in there], np.int64),
             np.array([trust for _, trust in there], np.float32),
         )
-        return Query(*(torch.from_numpy(part)[None].to(self.space.item.device) for part in parts))
+        return UserVectors(*(torch.from_numpy(part)[None].to(self.space.device) for part in parts))
 
-    def search_among(self, rows: np.ndarray, query: Query, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of these rows (ascending) for one query, exactly: rows and scores, ties by row."""
+    def search_among(self, rows: np.ndarray, users: UserVectors, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of these rows (ascending) for one user, exactly: rows and scores, ties by row."""
         if not len(rows):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores, places = top_rows(self.space.scores_among(torch.from_numpy(rows).to(self.space.item.device), query), k)
+        scores, places = top_rows(self.space.scores_among(torch.from_numpy(rows).to(self.space.device), users), k)
         return rows[places[0].cpu().numpy()], scores[0].cpu().numpy()
 
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[ItemId]:
         """Ids of rows."""
-        found: list[ItemId] = self.catalog.ids.gather(np.asarray(rows)).to_list() if len(rows) else []
-        return found
-
-
-def _joined(space: ItemSpace, rows: ItemSpace) -> ItemSpace:
-    """Rows appended."""
-    return ItemSpace(
-        torch.cat([space.support, rows.support]),
-        torch.cat([space.item, rows.item]),
-        space.near.followed_by(rows.near),
-        torch.cat([space.popularity, rows.popularity]),
-        torch.cat([space.cold, rows.cold]),
-    )
+        return [self.catalog.id_of(row) for row in np.asarray(rows).tolist()]
 
 
 def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, kind: str) -> Shelf:
     alive = (~dead).nonzero()[:, 0]
     rows = alive.cpu().numpy()
-    kept = Catalog.of(catalog.ids.gather(rows), [catalog.texts[row] for row in rows.tolist()])
-    near = space.near.taken(alive)
-    thin = ItemSpace(space.support[alive], space.item[alive], near, space.popularity[alive], space.cold[alive])
+    kept = Catalog.of(catalog.ids.gather(rows), [catalog.text_of(row) for row in rows.tolist()])
+    thin = replace(space.take(alive), lists=space.lists.taken(alive))
     return Shelf.rebuilt(kept, thin, kind)
-
-
-def cold_rows(model: Model, shelf: Shelf, vectors: Float[Tensor, "items text_dim"]) -> ItemSpace:
-    """New items, which nobody has touched: text, what their lookalikes on the shelf have, and empty neighbour lists."""
-    tower, there = model.tower, shelf.space
-    own = tower.text(vectors)
-    usable = ~(there.cold | shelf.dead)
-    alike = Lookalikes.find(own, there.item[:, tower.layout.parts["text"]], usable)
-    counts = torch.where(usable, tower.counts(there.popularity), 0.0)
-    support, item = tower.newcomers(own, alike, there.support, there.item, counts)
-    near = Neighbours.none(len(own), there.near.rows.shape[1], own)
-    return ItemSpace(support, item, near, item[:, -1].contiguous(), torch.ones_like(item[:, 0], dtype=torch.bool))
-
-
-def with_new_text(old: ItemSpace, rows: Sequence[int] | np.ndarray, fresh: ItemSpace, layout: Layout) -> ItemSpace:
-    """Rows of a space whose texts changed: what their interactions say stays, what was guessed from the text is new."""
-    at = torch.as_tensor(np.asarray(rows), device=old.item.device)
-    text, cold = layout.parts["text"], old.cold[at]
-    support, item = old.support[at].clone(), old.item[at].clone()
-    # the same on both sides of a known item: the gain of a new one is not for it
-    support[:, text] = item[:, text] = fresh.support[:, text]
-    support[cold], item[cold] = fresh.support[cold], fresh.item[cold]
-    near = Neighbours(old.near.rows[at], old.near.values[at])
-    return ItemSpace(support, item, near, item[:, -1].contiguous(), cold)

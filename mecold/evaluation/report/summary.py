@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mecold.evaluation import page, tables
-from mecold.evaluation.report.cells import Cell, Outcomes
 from mecold.evaluation.measures import FORMULAS, Metric, World, beyond, per_user, slices
 from mecold.evaluation.plan import Plan
+from mecold.evaluation.report import page, tables
+from mecold.evaluation.report.cells import Cell, Outcomes
 from mecold.evaluation.results import Outcome, write_text
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
 from mecold.evaluation.systems.base import Kind
@@ -99,7 +99,7 @@ def summarise(
         "seeds": [*plan.seeds],
         "shots": [*plan.shots],
         "metrics": cells[plan.shots[0]].metrics(),
-        "formulas": {Metric.parse(name).kind: FORMULAS[Metric.parse(name).kind] for name in plan.metrics},
+        "formulas": {Metric.parse(name).kind: FORMULAS[Metric.parse(name).kind].words for name in plan.metrics},
         "tuned": plan.tune,
         "reference": reference,
         "split": {str(seed): _split(plan, seed) for seed in plan.seeds},

@@ -14,9 +14,10 @@ import polars as pl
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
+from mecold.data.histories import Histories
+from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
-from mecold.data.interactions import Interactions
 
 Supports: TypeAlias = Sequence[np.ndarray]
 """Rows of the support items of each user, oldest first."""
@@ -43,7 +44,7 @@ class Training:
     @property
     def n_items(self) -> int:
         """Size of the catalogue; scores have this many columns."""
-        return len(self.dataset.catalog.ids)
+        return self.dataset.catalog.size
 
     @property
     def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
@@ -187,3 +188,9 @@ def support_matrix(supports: Supports, n_items: int, fade: float | None = None) 
     matrix = sp.csr_matrix((values.astype(np.float32), columns, offsets), (len(supports), n_items))
     matrix.sort_indices()
     return matrix
+
+
+def padded(supports: Supports, **columns: np.ndarray | None) -> Histories:
+    """Supports as tensors; `columns` are flat labels, weights or times, one per row."""
+    rows = np.concatenate([*supports, np.empty(0, np.int64)]).astype(np.int64)
+    return Histories.padded(rows, np.array([len(one) for one in supports], np.int64), **columns)

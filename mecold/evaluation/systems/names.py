@@ -9,10 +9,19 @@ from functools import partial
 from typing import Any, cast
 
 from mecold.errors import InvalidDataError
-from mecold.evaluation.systems.item_to_item import EASE, FADE, Directed, ItemKNN, Named, Popularity, RecentPopularity, RP3Beta
+from mecold.evaluation.systems.base import System, as_system
+from mecold.evaluation.systems.item_to_item import (
+    EASE,
+    FADE,
+    Directed,
+    ItemKNN,
+    Named,
+    Popularity,
+    RecentPopularity,
+    RP3Beta,
+)
 from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.systems.ours import ABLATIONS, Mecold
-from mecold.evaluation.systems.base import System, as_system
 
 BUILT_IN: dict[str, Callable[..., System]] = {
     "popularity": Popularity,

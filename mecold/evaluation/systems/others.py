@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from mecold.heads.inner import descend, gramian, logistic_loss, solve
+from mecold.evaluation.systems.base import Supports, Training, padded, support_matrix
 from mecold.evaluation.systems.item_to_item import Named
-from mecold.evaluation.systems.base import Supports, Training, support_matrix
-from mecold.data.histories import history, pad
+from mecold.heads.inner import descend, gramian, logistic_loss, solve
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ class FittedTextRidge(Embedded):
 
     def adapt(self, supports: Supports) -> np.ndarray:
         """One small solve per user, all users of a batch at once."""
-        support = pad([history(rows) for rows in supports])
+        support = padded(supports)
         rows = torch.from_numpy(self.vectors)[support.rows]
         prior, l2 = torch.zeros(len(supports), rows.shape[2]), torch.full((rows.shape[2],), self.l2)
         heads = solve(prior, rows, support.labels, support.mask, l2=l2, gram=self.gram, gram_weight=self.spread)
@@ -273,19 +272,13 @@ class FittedTextLogistic(Embedded):
 
     def adapt(self, supports: Supports) -> np.ndarray:
         """Descend the logistic loss; support and negatives weigh the same in sum."""
-        ones, zeros = (np.full(len(self.drawn), value) for value in (1.0, 0.0))
-        support = pad(
-            [
-                history(
-                    np.concatenate([rows, self.drawn]),
-                    np.concatenate([np.ones(len(rows)), zeros]),
-                    np.concatenate(
-                        [np.full(len(rows), 1 / max(1, len(rows))), ones * bool(len(rows)) / len(self.drawn)]
-                    ),
-                )
-                for rows in supports
-            ]
-        )
+        drawn = len(self.drawn)
+        labels = [np.repeat([1.0, 0.0], [len(rows), drawn]) for rows in supports]
+        weights = [np.repeat([1 / max(1, len(rows)), bool(len(rows)) / drawn], [len(rows), drawn]) for rows in supports]
+        support = padded(
+            [np.concatenate([rows, self.drawn]) for rows in supports],
+            labels=np.concatenate(labels), weights=np.concatenate(weights),
+        )  # fmt: skip
         rows = torch.from_numpy(self.vectors)[support.rows]
         heads = descend(
             torch.zeros(len(supports), rows.shape[2]), rows, support.labels, support.mask,

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mecold.evaluation.systems.base import Kind, Supports, Training
+from mecold.evaluation.systems.base import Kind, Supports, Training, padded
 from mecold.heads.preference import Coefficients, PreferenceHead
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
-from mecold.data.histories import history, pad
-from mecold.space.space import ItemSpace, Query
+from mecold.space.space import ItemSpace, UserVectors
 from mecold.version import __version__
 
 Change = Callable[[MetaConfig], MetaConfig]
@@ -74,11 +73,11 @@ class Mecold:
         vectors = torch.from_numpy(training.vectors)
         if self.without == "no-text":
             vectors = torch.zeros_like(vectors)
-        fitted = fit(
+        found = fit(
             training.log, training.dataset.catalog, vectors.to(training.device), config,
             rng=np.random.default_rng(training.seed),
         )  # fmt: skip
-        return FittedMecold(fitted.head, fitted.space, fitted.head.coefficients())
+        return FittedMecold(found.head, found.space, found.head.coefficients())
 
 
 @dataclass(frozen=True)
@@ -91,15 +90,14 @@ class FittedMecold:
     reads_time: bool = True
 
     @torch.inference_mode()
-    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> Query:
-        """One query per user."""
-        clock = [np.nan] * len(supports) if times is None else times.tolist()
-        support = pad([history(rows, time=when) for rows, when in zip(supports, clock, strict=True)])
-        query: Query = self.head(self.space, support.to(self.space.item.device), self.coefficients)
-        return query
+    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> UserVectors:
+        """One vector per user; `times` are those of each user's newest item."""
+        sizes = [len(rows) for rows in supports]
+        support = padded(supports, times=None if times is None else np.repeat(times, sizes))
+        return self.head.adapt(self.space, support.to(self.space.device), self.coefficients)
 
     @torch.inference_mode()
-    def scores(self, state: Query) -> np.ndarray:
+    def scores(self, state: UserVectors) -> np.ndarray:
         """Scores of the catalogue."""
         found: np.ndarray = self.space.scores(state).cpu().numpy()
         return found

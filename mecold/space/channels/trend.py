@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-CHANNEL = "trend"
+from mecold.space.channel import Traits
+from mecold.space.clock import Clock
+from mecold.space.making import Maker, Material, Sides
+
 SHRINK = 2.0  # expected interactions of an item in a bin at which its own count weighs half
 _LEAST_BINS = 3
 _LEAST_ROWS = 200  # interactions per bin
@@ -74,22 +77,15 @@ def demand_for_new(
     return float(late[items[later]].mean() / late[touched].mean())
 
 
-def reading(
-    time: Float[Tensor, " users"], centres: Float[Tensor, " bins"], persistence: Float[Tensor, ""]
-) -> Float[Tensor, "users bins"]:
-    """How much of each bin a user at a time reads: linear between the two nearest centres.
+def _sides(material: Material) -> Sides | None:
+    if material.stats.by_time is None:
+        return None
+    return Sides(None, vectors_of(torch.from_numpy(material.stats.by_time)).to(material.counts.device))
 
-    Behind the last centre it is the last bin, times `persistence` for every bin's width that has passed (an
-    autoregressive forecast). A time that is not known (NaN), or lies before the log began (so that it is no time of this
-    clock), reads nothing.
-    """
-    first = centres[0] - (centres[1] - centres[0])
-    known = time >= first
-    at = torch.where(known, time, centres[0]).clamp(float(centres[0]), float(centres[-1]))
-    upper = torch.searchsorted(centres, at).clamp(1, len(centres) - 1)
-    share = (at - centres[upper - 1]) / (centres[upper] - centres[upper - 1])
-    table = torch.zeros(len(time), len(centres), dtype=centres.dtype, device=centres.device)
-    rows = torch.arange(len(time), device=centres.device)
-    table[rows, upper - 1], table[rows, upper] = 1 - share, share
-    behind = torch.where(known, (time - centres[-1]) / (centres[-1] - centres[-2]), 0.0).clamp(min=0)
-    return (table * (known * persistence**behind)[:, None]).float()
+
+def _clock(material: Material) -> Clock:
+    centres = torch.from_numpy((material.edges[1:] + material.edges[:-1]) / 2)
+    return Clock(centres.to(material.counts.device), material.persistence)
+
+
+TREND = Maker("trend", Traits(reads="time"), _sides, clock=_clock)

@@ -1,0 +1,191 @@
+"""Users in, states and lists out: the one path for one user and for many.
+
+What a caller hands in is checked here. A list and a frame become the same `Histories`; one function adapts them, and one
+makes a `UserState`. The way of one user touches no polars.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+
+from mecold.data.catalog import Catalog
+from mecold.data.frames import id_column
+from mecold.data.histories import Histories
+from mecold.data.interactions import Interactions, OnUnknown
+from mecold.errors import InvalidDataError, few
+from mecold.model import Model
+from mecold.space.index import Hidden, Ranked
+from mecold.space.shelf import Shelf
+from mecold.space.space import UserVectors
+from mecold.types import Interaction, ItemId, UserState
+
+_LARGEST = float(np.finfo(np.float32).max)
+_ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
+_USERS_AT_ONCE = 2048
+
+
+def check_k(k: int) -> None:
+    """Refuse a k that is no positive integer."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InvalidDataError(f"k={k!r} must be a positive integer.")
+
+
+def check_state(user: UserState, model: Model, dim: int) -> None:
+    """Refuse a state that another model made, or that was tampered with."""
+    if user.model != model.fingerprint:
+        raise InvalidDataError(
+            f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
+            "Call adapt_user again."
+        )
+    for name, numbers, size in (("query", user.query, dim), ("trust", user.trust, len(user.seen))):
+        if numbers.shape != (size,) or not np.isfinite(numbers).all():
+            raise InvalidDataError(
+                f"The state's {name} has shape {numbers.shape} or is not finite; it needs {size} finite numbers. "
+                "Call adapt_user again."
+            )
+
+
+def read_history(
+    source: Iterable[ItemId | Interaction], catalog: Catalog, on_unknown: OnUnknown
+) -> tuple[Histories, tuple[ItemId, ...]]:
+    """One user's history, and the items of it that are not in the catalogue."""
+    if isinstance(source, str | bytes):
+        raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
+    given = [_checked(one) for one in source]
+    timed = sum(row.time is not None for row in given)
+    if timed not in (0, len(given)):
+        raise InvalidDataError(
+            f"{timed:,} of {len(given):,} interactions have a time: give one to all, or to none (the order of the list "
+            "counts then)."
+        )
+    if timed:
+        given.sort(key=lambda row: row.time or 0.0)
+    first: dict[ItemId, Interaction] = {}
+    for row in given:
+        first.setdefault(row.item, row)
+    unknown = () if on_unknown == "raise" else tuple(item for item in first if item not in catalog)
+    known = [row for row in first.values() if row.item not in unknown]
+    rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
+    numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
+    labels, weights, times = numbers.reshape(-1, 3).T
+    return Histories.padded(rows, np.array([len(rows)]), labels=labels, weights=weights, times=times), unknown
+
+
+def _checked(one: ItemId | Interaction) -> Interaction:
+    row = one if isinstance(one, Interaction) else Interaction(one)
+    if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
+        row = row._replace(item=row.item.item())
+    numbers = (row.label, row.weight, row.time or 0.0)
+    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0):
+        raise InvalidDataError(
+            f"{row} must have a finite label, a finite time if any, and a positive, finite weight. A dislike is label=-1.0."
+        )
+    return row
+
+
+def _is_float32(number: float) -> bool:
+    """True for a number that is finite where it is stored."""
+    return abs(number) <= _LARGEST  # False for NaN too
+
+
+def listed(items: Iterable[ItemId], name: str) -> list[ItemId]:
+    """Ids as a list; one bare id is refused, which would be read letter by letter."""
+    if isinstance(items, str | bytes):
+        raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
+    return list(items)
+
+
+@torch.inference_mode()
+def adapt(model: Model, shelf: Shelf, support: Histories) -> UserVectors:
+    """Adapt users, one or many: every door goes through here."""
+    return model.head.adapt(shelf.space, support.to(shelf.space.device), model.coefficients)
+
+
+def states_of(
+    model: Model, shelf: Shelf, support: Histories, unknown: Sequence[tuple[ItemId, ...]]
+) -> Iterator[UserState]:
+    """States of users.
+
+    Args:
+        model: adapts them.
+        shelf: the items.
+        support: their histories.
+        unknown: items of each user that are not in the catalogue; seen, but not read.
+    """
+    users = adapt(model, shelf, support)
+    vectors, trusts, rows = users.vector.cpu().numpy(), users.trust.cpu().numpy(), support.rows.numpy()
+    for user, shots in enumerate(support.mask.sum(1).tolist()):
+        seen = (*shelf.ids(rows[user, :shots]), *unknown[user])
+        read = min(shots, trusts.shape[1])  # of a long history only the newest items
+        trust = np.zeros(len(seen), np.float32)
+        trust[shots - read : shots] = trusts[user, :read]
+        yield UserState(vectors[user], seen, trust, shots, model.fingerprint)
+
+
+def chunks(log: Interactions) -> Iterator[slice]:
+    """Users of a log in order, in chunks whose padded histories fit in memory."""
+    sizes, start = np.maximum(log.lengths, 1), 0
+    while start < len(sizes):
+        widths = np.maximum.accumulate(sizes[start : start + _USERS_AT_ONCE])
+        fits = widths * np.arange(1, len(widths) + 1) <= _ROWS_AT_ONCE
+        count = max(1, int(fits.sum()))
+        yield slice(start, start + count)
+        start += count
+
+
+def ranked_frame(
+    model: Model, shelf: Shelf, log: Interactions, more: Sequence[ItemId], k: int, liked_from: float | None,
+    out: torch.Tensor, *, include_seen: bool,
+) -> pl.DataFrame:  # fmt: skip
+    """One frame of ranked lists for the users of a log and for further users without a history.
+
+    Args:
+        model: adapts them.
+        shelf: the items.
+        log: histories.
+        more: ids of users without a history.
+        k: items per user.
+        liked_from: what turns ratings into labels.
+        out: True for rows that nobody gets.
+        include_seen: let items of the history come back.
+
+    Raises:
+        InvalidDataError: if a further user is in the log too, or has an id of another type.
+    """
+    extra = list(dict.fromkeys(more))
+    there = set(log.users.to_list()) if extra else set()
+    both = [user for user in extra if user in there]
+    kind = id_column(pl.Series(extra), "`users`").dtype if extra else log.users.dtype
+    if both or (kind != log.users.dtype and len(log)):
+        raise InvalidDataError(
+            f"`users` are users without history, with ids like those of the histories ({log.users.dtype}); these have "
+            f"ids of type {kind}, and {len(both):,} have a history: {few(both)}."
+        )
+
+    def found_for(support: Histories) -> Ranked:
+        mask, rows = support.mask.numpy(), support.rows.numpy()
+        hidden = Hidden.of([]) if include_seen else Hidden(np.nonzero(mask)[0], rows[mask])
+        return shelf.index.search(shelf.space, out, adapt(model, shelf, support), k, hidden)
+
+    labels = log.labels_from(liked_from)
+    frames = [_frame(log.users[users], found_for(log.histories(labels, users)), shelf.catalog) for users in chunks(log)]
+    if extra or not frames:
+        zero_shot = found_for(Histories.padded(np.empty(0, np.int64), np.zeros(1, np.int64)))
+        everyone = Ranked(*(np.repeat(part, len(extra), axis=0) for part in zero_shot))
+        frames.append(_frame(pl.Series(extra, dtype=kind), everyone, shelf.catalog))
+    return pl.concat(frames)
+
+
+def _frame(users: pl.Series, found: Ranked, catalog: Catalog) -> pl.DataFrame:
+    ranks = found.valid.cumsum(1, dtype=np.int32)
+    owners = np.repeat(np.arange(len(users)), found.valid.sum(1))
+    return pl.DataFrame(
+        {
+            "user_id": users.gather(owners),
+            "rank": ranks[found.valid],
+            "item_id": catalog.ids.gather(found.rows[found.valid]),
+            "score": found.scores[found.valid],
+        }
+    )
