@@ -67,7 +67,7 @@ def test_the_picture_in_the_architecture_is_this_list():
 CORE = [
     name
     for name in modules()
-    if folder(name) in ("space", "heads", "meta", "data") or name in ("store", "serving", "model")
+    if folder(name) in ("space", "heads", "meta") or name in ("store", "serving", "model")
 ]
 
 

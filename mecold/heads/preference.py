@@ -270,7 +270,7 @@ class PreferenceHead:
         items can agree how much they do, the length of the mean of their unit vectors: 1 where all point the same way.
         """
         share = support.mask / support.shots[:, None].clamp(min=1)
-        found = {"popularity": (share * space.popularity[support.rows]).sum(1)}
+        found = {"popularity": read(space.popularity[:, None], support.rows, share)[:, 0]}
         for name, channel in space.channels.items():
             if channel.norm is not None and channel.support is not None:
                 mean = read(channel.support, support.rows, share / channel.norm[support.rows].clamp(min=1e-12))
