@@ -65,9 +65,7 @@ def test_the_picture_in_the_architecture_is_this_list():
 
 
 CORE = [
-    name
-    for name in modules()
-    if folder(name) in ("space", "heads", "meta") or name in ("store", "serving", "model")
+    name for name in modules() if folder(name) in ("space", "heads", "meta") or name in ("store", "serving", "model")
 ]
 
 

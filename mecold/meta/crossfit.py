@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mecold.data.interactions import Interactions
@@ -14,7 +14,6 @@ from mecold.space.basis import Basis
 from mecold.space.channel import Channels
 from mecold.space.channels import MAKERS, trend
 from mecold.space.lists import Lists, fit_lists
-from mecold.space.lookalikes import Lookalikes
 from mecold.space.making import Material, Sides, made_of
 from mecold.space.space import ItemSpace, with_newcomers
 from mecold.space.statistics import Statistics, factored_items, statistics_of
@@ -34,26 +33,24 @@ class View:
     lists: Lists
     counts: Float[Tensor, " items"]
 
-    def space(
-        self, basis: Basis, dropped: Bool[Tensor, " items"] | None = None, alike: Lookalikes | None = None
-    ) -> ItemSpace:
-        """The item space; `dropped` items are treated as new, and have these lookalikes."""
-        return with_newcomers(self.channels, self.lists, self.counts, basis, dropped, alike)
+    def space(self, basis: Basis) -> ItemSpace:
+        """The item space, in which items that this view never saw have what their lookalikes have."""
+        return with_newcomers(self.channels, self.lists, self.counts, basis)
 
 
 @dataclass(frozen=True)
 class Views:
-    """One view per fold, without that fold's users, to learn from; and one of all users, to deploy, made last.
+    """One space per fold, without that fold's users, to learn from; and a view of all users, to deploy, made last.
 
     Args:
-        folds: fitted on all users but those of the fold.
+        folds: spaces fitted on all users but those of the fold.
         fold_of: fold of each user of the log.
         basis: scales, fitted on all users.
         statistics: of all users.
         whole: makes the view of all users; once.
     """
 
-    folds: tuple[View, ...]
+    folds: tuple[ItemSpace, ...]
     fold_of: Int64[np.ndarray, " users"]
     basis: Basis
     statistics: Statistics
@@ -108,5 +105,5 @@ def cross_fit(
         channels = made_of(MAKERS, material)
         return View(channels, fit_lists(stats.common, settings.neighbours).to(device), counts)
 
-    folds = tuple(view(total.minus(stats)) for stats in parts)
+    folds = tuple(view(total.minus(stats)).space(basis) for stats in parts)
     return Views(folds, fold_of, basis, total, lambda: view(total))

@@ -81,7 +81,7 @@ def fit(
         head = replace(head, gains=gains)
         values["cold/demand"] = _demand(log.where(labels > 0), catalog.size)
         most = config.training.new_item_share * values["cold/demand"]
-        basis, head, of_new = calibrate_newcomers(basis, head, views.folds, lessons, most=most, rng=rng)
+        basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng)
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
     whole, statistics = views.whole, views.statistics
     del lessons, views  # the folds' factors make room for those of all users
@@ -98,9 +98,8 @@ def _lessons(
     recorder: Recorder,
 ) -> Lessons:
     settings = config.training
-    spaces = [view.space(views.basis) for view in views.folds]
     users = log.histories(labels, first=settings.max_shots + settings.query)
-    lessons = lessons_of(spaces, users, views.fold_of, eligible, settings, rng)
+    lessons = lessons_of(views.folds, users, views.fold_of, eligible, settings, rng)
     if not any(map(len, lessons.held_out)):
         recorder.note("No user was held out: training ran through all its epochs, and the last one was kept.")
     return lessons

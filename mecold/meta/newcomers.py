@@ -19,11 +19,10 @@ from mecold.data.rows import Rows
 from mecold.heads.preference import KNOTS, PreferenceHead
 from mecold.math.metrics import hits, ideal_gain, ndcg
 from mecold.meta.calibrate import Candidates, fitted, joined
-from mecold.meta.crossfit import View
 from mecold.meta.train import Lessons
 from mecold.space.basis import Basis
 from mecold.space.lookalikes import Lookalikes
-from mecold.space.space import ItemSpace, UserVectors, lookalikes_of
+from mecold.space.space import ItemSpace, UserVectors, lookalikes_of, with_newcomers
 
 SHARE = 0.2  # of the items are treated as new
 DRAWS = 3  # of new items, so that it matters less which they are
@@ -76,16 +75,17 @@ def newcomer_episodes(users: Histories, new: Bool[Tensor, " items"], shots: int,
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A view with some items treated as new, and users that it never saw."""
+    """A fold's space with some items treated as new, and users that it never saw."""
 
-    view: View
+    known: ItemSpace
     new: Bool[Tensor, " items"]
     users: Histories
     alike: Lookalikes
 
     def space(self, basis: Basis) -> ItemSpace:
         """The item space in which the items are new."""
-        return self.view.space(basis, self.new, self.alike)
+        of = self.known
+        return with_newcomers(of.channels, of.lists, of.counts, basis, self.new, self.alike)
 
     def episodes(self, shots: int, least: int, most: int | None = None) -> list[NewcomerEpisodes]:
         """Episodes of at most so many users, in batches on the view's device."""
@@ -97,7 +97,6 @@ class Rehearsal:
 def calibrate_newcomers(
     basis: Basis,
     head: PreferenceHead,
-    views: Sequence[View],
     lessons: Lessons,
     *,
     most: float,
@@ -109,8 +108,7 @@ def calibrate_newcomers(
     Args:
         basis: scales of the item space.
         head: trained and calibrated head.
-        views: cross-fitted views.
-        lessons: users, and settings.
+        lessons: cross-fitted spaces, users, and settings.
         most: see `bonus_of`.
         rng: draws the new items, and the users.
         limit: most users; for the gains fewer where the catalogue is large.
@@ -119,15 +117,16 @@ def calibrate_newcomers(
         Basis and head with what was fitted; nDCG@10 among the new items before and after, and, per knot, their share of
         the first ten of all. All as they were where fewer than 100 users liked a new item.
     """
-    share = min(SHARE, MOST_NEW / len(views[0].counts))
+    spaces = lessons.spaces
+    share = min(SHARE, MOST_NEW / len(spaces[0]))
     rehearsals = []
-    for view, pool in zip(views, lessons.everyone, strict=True):
-        text = next(channel.item for channel in view.channels.values() if channel.traits.textual)
-        mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(views)]
+    for space, pool in zip(spaces, lessons.everyone, strict=True):
+        text = space.text.item
+        mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(spaces)]
         for draw in range(DRAWS):
-            new = torch.from_numpy(rng.random(len(view.counts)) < share).to(view.counts.device) & (view.counts > 0)
+            new = torch.from_numpy(rng.random(len(space)) < share).to(space.device) & (space.counts > 0)
             some = lessons.users.take(torch.from_numpy(mixed[draw::DRAWS]))
-            rehearsals.append(Rehearsal(view, new, some, lookalikes_of(text, new | (view.counts == 0))))
+            rehearsals.append(Rehearsal(space, new, some, lookalikes_of(text, new | (space.counts == 0))))
     gain, values = _new_gain(basis, head, rehearsals, rng)
     if not values:
         return basis, head, {}

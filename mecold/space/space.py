@@ -92,7 +92,7 @@ class ItemSpace:
         total: Tensor | None = None
         for name, span in self.spans.items():  # no copy of all channels side by side: they are read where they are
             part, item = users.vector[:, span], self[name].item
-            total = part @ item.T if total is None else torch.addmm(total, part, item.T)
+            total = part @ item.T if total is None else total.addmm_(part, item.T)
         assert total is not None
         return self.lists.add_to(total, users.rows, users.trust)
 
