@@ -39,12 +39,12 @@ class Lookalikes:
         Args:
             texts: unit vectors; a zero vector (no text) has no lookalike.
             among: unit vectors of the catalogue.
-            usable: True for items that may stand in.
+            usable: True for items that may stand in: they have a text.
         """
         size = min(NEAREST, len(among))
         rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
         likeness = torch.zeros(len(texts), size, device=among.device)
-        bad = ~usable | (among == 0).all(1)
+        bad = ~usable
         step = max(1, _PAIRS_AT_ONCE // len(among))
         for start in range(0, len(texts), step):
             part = slice(start, start + step)

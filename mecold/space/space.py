@@ -164,18 +164,20 @@ def with_newcomers(
 
 def lookalikes_of(text: Float[Tensor, "items rank"], new: Bool[Tensor, " items"]) -> Lookalikes:
     """Lookalikes of the new items, in row order, among the others."""
-    return Lookalikes.find(text[new], text, ~new)
+    return Lookalikes.find(text[new], text, ~new & (text != 0).any(1))
 
 
 def newcomers(
     space: ItemSpace, usable: Bool[Tensor, " items"], text: Float[Tensor, "some rank"], basis: Basis
 ) -> ItemSpace:
     """New items beside a space: text, what their lookalikes among its usable items have, and empty neighbour lists."""
-    support = space.text.support
-    assert support is not None
-    alike = Lookalikes.find(text, support, usable)
-    counts = torch.where(usable, space.counts, 0.0)
-    channels = of_newcomers(MAKERS, Newcomers(text, alike, counts, space.channels, basis, {}))
+    support, norm = space.text.support, space.text.norm
+    assert support is not None and norm is not None
+    alike = Lookalikes.find(text, support, usable & (norm > 0))
+    rows, places = torch.unique(alike.rows, return_inverse=True)  # few: nothing else of the catalogue is looked at
+    there, alike = space.take(rows), replace(alike, rows=places)
+    counts = torch.where(usable[rows], there.counts, 0.0)
+    channels = of_newcomers(MAKERS, Newcomers(text, alike, counts, there.channels, basis, {}))
     lists = Lists.none(len(text), space.lists.rows.shape[1], text)
     return ItemSpace(channels, lists, text.new_zeros(len(text)), text.new_ones(len(text), dtype=torch.bool))
 
