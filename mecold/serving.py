@@ -85,7 +85,7 @@ def _checked(one: ItemId | Interaction) -> Interaction:
     return row
 
 
-def _is_float32(number: float) -> bool:
+def _is_float32(number: float | int) -> bool:
     """True for a number that is finite where it is stored."""
     return abs(number) <= _LARGEST  # False for NaN too
 
