@@ -16,7 +16,7 @@ from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
 from mecold.meta.newcomers import Full, bonus_of, newcomer_episodes
 from mecold.space.basis import Basis
-from mecold.space.channel import Channel, Traits, spans_of, width_of
+from mecold.space.channel import Channel, Traits, spans_of
 from mecold.space.channels import MAKERS
 from mecold.space.lists import Lists
 from mecold.space.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
@@ -151,7 +151,9 @@ def test_channels_lie_side_by_side_and_new_items_have_columns_of_the_first_facto
     channels = made_of(rest, material)
     assert [*channels] == [*factors, "text", *(["alike"] if alike else []), "new", "popularity"]
     spans = spans_of(channels)
-    assert [i for span in spans.values() for i in range(span.start, span.stop)] == list(range(width_of(channels)))
+    assert [i for span in spans.values() for i in range(span.start, span.stop)] == list(
+        range(sum(one.width for one in channels.values()))
+    )
     assert alike == (channels["alike"].width if alike else 0)
 
 

@@ -125,11 +125,6 @@ def spans_of(channels: Channels) -> dict[str, slice]:
     return found
 
 
-def width_of(channels: Channels) -> int:
-    """Width of an item vector."""
-    return sum(channel.width for channel in channels.values())
-
-
 def side_by_side(parts: Mapping[str, Tensor]) -> Tensor:
     """Vectors by channel as one."""
     return torch.cat(list(parts.values()), dim=-1)

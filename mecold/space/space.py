@@ -83,10 +83,6 @@ class ItemSpace:
         """Standardised log count, or its guess for a new item."""
         return self["popularity"].item[:, 0]
 
-    def by_channel(self, users: UserVectors) -> dict[str, Float[Tensor, "users items"]]:
-        """What each channel adds to the score of every item."""
-        return {name: users.vector[:, span] @ self[name].item.T for name, span in self.spans.items()}
-
     def scores(self, users: UserVectors) -> Float[Tensor, "users items"]:
         """Score of every item."""
         total: Tensor | None = None
