@@ -150,10 +150,8 @@ def test_channels_lie_side_by_side_and_new_items_have_columns_of_the_first_facto
     )
     channels = made_of(rest, material)
     assert [*channels] == [*factors, "text", *(["alike"] if alike else []), "new", "popularity"]
-    spans = spans_of(channels)
-    assert [i for span in spans.values() for i in range(span.start, span.stop)] == list(
-        range(sum(one.width for one in channels.values()))
-    )
+    places = [place for span in spans_of(channels).values() for place in range(span.start, span.stop)]
+    assert places == list(range(sum(channel.width for channel in channels.values())))
     assert alike == (channels["alike"].width if alike else 0)
 
 
