@@ -66,7 +66,7 @@ def test_only_new_texts_go_through_the_model(tmp_path, monkeypatch):
 
 def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
     encoder = TextEncoder(cache=tmp_path, device="cpu")
-    monkeypatch.setattr("mecold.encoder._CHUNK", 2)
+    monkeypatch.setattr("mecold.encode.encoder._CHUNK", 2)
     forward, calls = encoder._encode_new, []
 
     def killed(texts, **settings):
@@ -86,7 +86,7 @@ def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_nowhere_names_both_remedies(monkeypatch, tmp_path):
-    monkeypatch.setattr("mecold.model_folder._bundled_folder", lambda: None)
+    monkeypatch.setattr("mecold.encode.model_folder._bundled_folder", lambda: None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EncoderError, match=r"folder of a downloaded model.*mecold\[bundled\]"):
