@@ -26,13 +26,13 @@ import scipy.sparse as sp
 import torch
 from clock import commit_of, machine, medians_ms
 from implicit.als import AlternatingLeastSquares
+from mecold.evaluation.systems.others import ALS
 from threadpoolctl import threadpool_limits
 
 from mecold import Catalog, MetaConfig, PrecomputedEncoder, TrainConfig
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.base import Training
-from mecold.evaluation.systems.others import ALS
 from mecold.evaluation.systems.ours import FittedMecold
 from mecold.meta.fit import fit
 from mecold.shop import make_shop

@@ -25,7 +25,7 @@ from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
-from mecold.serving import adapt, check_k, check_state, chunks, listed, ranked_frame, read_history, states_of
+from mecold.serving import adapt, check_k, check_state, chunks, id_list, ranked_frame, read_history, states_of
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Hidden
 from mecold.space.shelf import Shelf
@@ -189,11 +189,11 @@ class Recommender:
         check_k(k)
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
-        hidden = shelf.hidden([*listed(exclude, "exclude"), *(() if include_seen else user.seen)])
+        hidden = shelf.hidden([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
         if among is None:
             rows, scores = shelf.index.search(shelf.space, shelf.dead, vectors, k, Hidden.of([hidden])).of(0)
         else:
-            allowed = np.unique(shelf.catalog.rows(listed(among, "among"), "the items in `among`"))
+            allowed = np.unique(shelf.catalog.rows(id_list(among, "among"), "the items in `among`"))
             rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), vectors, k)
         return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
 
@@ -230,7 +230,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        out = shelf.left_out(listed(exclude, "exclude"), None if among is None else listed(among, "among"))
+        out = shelf.left_out(id_list(exclude, "exclude"), None if among is None else id_list(among, "among"))
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
         return ranked_frame(
@@ -253,7 +253,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_state(user, model, shelf.space.dim)
-        rows = shelf.catalog.rows(listed(items, "items"), "the items")
+        rows = shelf.catalog.rows(id_list(items, "items"), "the items")
         if not len(rows):
             return np.empty(0, np.float32)
         wanted = torch.from_numpy(rows).to(self._device)
@@ -341,7 +341,7 @@ class Recommender:
             UnknownItemError: naming items that are not there; none is removed then.
             InvalidDataError: if nothing would be left.
         """
-        leaving = list(dict.fromkeys(listed(ids, "ids")))
+        leaving = list(dict.fromkeys(id_list(ids, "ids")))
         with self._lock:
             model, shelf = self._ready()
             shelf.catalog.rows(leaving, "the items to remove")

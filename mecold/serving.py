@@ -90,7 +90,7 @@ def _is_float32(number: float | int) -> bool:
     return abs(number) <= _LARGEST  # False for NaN too
 
 
-def listed(items: Iterable[ItemId], name: str) -> list[ItemId]:
+def id_list(items: Iterable[ItemId], name: str) -> list[ItemId]:
     """Ids as a list; one bare id is refused, which would be read letter by letter."""
     if isinstance(items, str | bytes):
         raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")

@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 
 import mecold
 from mecold.errors import InvalidDataError
-from mecold.evaluation.dataset import Dataset, histogram
-from mecold.evaluation.measures import World, beyond, per_user, slices, without_support
+from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.measures import ItemFacts, beyond, per_user, slices, without_support
 from mecold.evaluation.protocol import Tasks, split
 from mecold.evaluation.ranking import rank, top
+from mecold.evaluation.report.describe import histogram
 from mecold.evaluation.results import _reached, code_fingerprint
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
-from mecold.evaluation.systems.base import Training, support_matrix
+from mecold.evaluation.systems.base import Ranker, Training, support_matrix
+from mecold.evaluation.systems.factors import ALS, FeatureALS
 from mecold.evaluation.systems.item_to_item import EASE, Directed, ItemKNN, Popularity, RecentPopularity, RP3Beta
-from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
+from mecold.evaluation.systems.text import Content, TextLogistic, TextRidge
+from mecold.evaluation.systems.user_to_user import UserKNN
 from tests import reference
 
 
@@ -226,7 +229,7 @@ def test_feature_als_is_irspacks_and_places_an_untouched_item_by_its_text(traini
 
 def test_a_baseline_s_results_depend_on_what_it_imports_and_not_on_what_mecold_learns_by():
     root = Path(mecold.__file__).parent
-    of_baselines, of_ours = _reached(root, ["evaluation.systems.others"]), _reached(root, ["evaluation.systems.ours"])
+    of_baselines, of_ours = _reached(root, ["evaluation.systems.text"]), _reached(root, ["evaluation.systems.ours"])
     assert {"heads.inner", "data.histories", "evaluation.systems.base", "data.interactions"} <= of_baselines
     assert not {"space.space", "heads.preference", "meta.train", "recommender", "evaluation.report.page"} & of_baselines
     assert {
@@ -238,7 +241,7 @@ def test_a_baseline_s_results_depend_on_what_it_imports_and_not_on_what_mecold_l
         "space.channels.symmetric",
         "math.ridge",
     } <= of_ours
-    modules = [f"mecold.evaluation.systems.{name}" for name in ("ours", "others", "item_to_item")]
+    modules = [f"mecold.evaluation.systems.{name}" for name in ("ours", "text", "item_to_item")]
     assert len({code_fingerprint(module) for module in modules}) == 3
 
 
@@ -286,13 +289,13 @@ def test_lists_leave_out_the_support_and_what_is_no_candidate(training):
         np.full(len(histories), np.nan),
     )
     for candidates in (None, np.arange(0, training.n_items, 3)):
-        lists = rank(fitted, tasks, candidates, 20, training.n_items)
+        lists = rank(Ranker(fitted), tasks, candidates, 20, training.n_items)
         assert lists.shape == (len(histories), 20)
         for row, support in zip(lists, tasks.supports, strict=True):
             assert not set(row.tolist()) & set(support.tolist())
             assert len(set(row.tolist())) == 20
             assert candidates is None or set(row.tolist()) <= set(candidates.tolist())
-    few = rank(fitted, tasks, np.array([1, 2]), 20, training.n_items)
+    few = rank(Ranker(fitted), tasks, np.array([1, 2]), 20, training.n_items)
     assert (few >= 0).sum(1).max() <= 2
 
 
@@ -309,13 +312,13 @@ def test_scores_of_the_wrong_shape_or_nan_are_refused(training):
 
     tasks = Tasks(training.log.users.head(2), [np.array([1]), np.array([2])], [np.array([3])] * 2, np.full(2, np.nan))
     with pytest.raises(InvalidDataError, match="shape"):
-        rank(Bad(lambda users: np.zeros((users, 3))), tasks, None, 5, training.n_items)
+        rank(Ranker(Bad(lambda users: np.zeros((users, 3)))), tasks, None, 5, training.n_items)
     with pytest.raises(InvalidDataError, match="NaN"):
-        rank(Bad(lambda users: np.full((users, training.n_items), np.nan)), tasks, None, 5, training.n_items)
+        rank(Ranker(Bad(lambda users: np.full((users, training.n_items), np.nan))), tasks, None, 5, training.n_items)
 
 
 def test_beyond_accuracy_on_lists_whose_answer_is_known():
-    world = World(
+    world = ItemFacts(
         np.array([8, 4, 4, 0], np.float32), 8, np.array([1, 2, 3, 4]), np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
     )
     found = beyond(np.array([[0, 1], [0, 3]], np.int32), world, k=2)
@@ -333,7 +336,7 @@ def test_slices_count_targets_by_kind():
         pl.Series([1, 2]), [np.array([5]), np.array([1])], [np.array([0, 4]), np.array([3])], np.full(2, np.nan)
     )
     lists = np.array([[4, 1, 2], [0, 1, 2]], np.int32)
-    found = slices(lists, tasks, World(counts, 5, np.arange(6)), np.array([0.5, 0.25], np.float32), "ndcg@10")
+    found = slices(lists, tasks, ItemFacts(counts, 5, np.arange(6)), np.array([0.5, 0.25], np.float32), "ndcg@10")
     assert found["target warm or cold"] == {
         "cold": {"found@20": 0.0, "count": 1},
         "warm": {"found@20": 0.5, "count": 2},
@@ -386,5 +389,5 @@ def test_holm_is_the_step_down_of_its_definition(values):
 def test_histograms_count_everything_once():
     values = np.random.default_rng(0).zipf(1.7, 500)
     found = histogram(values)
-    assert sum(found["counts"]) == 500
-    assert len(found["edges"]) == len(found["counts"]) + 1
+    assert sum(found.counts) == 500
+    assert len(found.edges) == len(found.counts) + 1

@@ -17,7 +17,7 @@ from mecold.evaluation.plan import make_plan
 from mecold.evaluation.protocol import split
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.base import FunctionSystem
-from mecold.evaluation.systems.names import GRIDS, listed, members
+from mecold.evaluation.systems.names import GRIDS, entries_of, with_members
 from tests import reference
 from tests.conftest import SMALL
 
@@ -241,11 +241,11 @@ def test_what_cannot_be_run_is_said_before_any_work(dataset, folder, report, sho
 
 
 def test_groups_and_settings_are_understood():
-    names = [system.name for system in listed("baselines,mecold,recent_popularity[half_life=7.5]")]
+    names = [entry.name for entry in entries_of("baselines,mecold,recent_popularity[half_life=7.5]")]
     assert names[-2:] == ["mecold", "recent_popularity[half_life=7.5]"]
-    assert len(members(listed("als")[0])) == 4
-    for system in listed("baselines"):
-        assert all(member.family == system.family for member in members(system))
+    assert len(with_members(entries_of("als")[0]).members) == 4
+    for entry in map(with_members, entries_of("baselines")):
+        assert all(member.system.family == entry.name for member in entry.members)
 
 
 # ---- rankings of other stacks
@@ -455,9 +455,9 @@ def test_a_user_s_own_system_is_never_mistaken_for_a_built_in_one(dataset):
 
 
 def test_settings_of_one_s_own_are_tried_by_tuning_too():
-    names = [member.name for member in members(listed("ease[l2=123]")[0])]
+    names = [member.name for member in with_members(entries_of("ease[l2=123]")[0]).members]
     assert names == ["ease[l2=123]", "ease[l2=100]", "ease[l2=500]", "ease[l2=2000]"]
-    assert len(members(listed("ease")[0])) == 3
+    assert len(with_members(entries_of("ease")[0]).members) == 3
 
 
 def test_results_are_not_shared_by_data_that_differ(shop, encoder):

@@ -10,7 +10,7 @@ import torch
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender
 from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold.math.metrics import ndcg
-from mecold.serving import check_k, listed
+from mecold.serving import check_k, id_list
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused
@@ -99,10 +99,10 @@ class ColdStartRouter:
             InvalidDataError: if the histories cannot be used, or a user of `users` has one.
         """
         check_k(k)
-        frame, leaving = _frame(histories), listed(exclude, "exclude")
+        frame, leaving = _frame(histories), id_list(exclude, "exclude")
         self._check_users(frame)
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
-        further = list(dict.fromkeys(listed(users, "users")))
+        further = list(dict.fromkeys(id_list(users, "users")))
         both = [user for user in further if user in requests]
         if both:
             raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")

@@ -1,16 +1,16 @@
 """`mecold evaluate`: run an evaluation, write its tasks for other stacks, score what they ranked."""
 
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import Field, dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, no_type_check
+from typing import Annotated, Any, Literal, TypeAlias, no_type_check
 
 import typer
-from rich.table import Table
 
-from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for, scores_table
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
 from mecold.data.frames import read_frame
@@ -21,9 +21,7 @@ from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.export import export
 from mecold.evaluation.measures import METRICS
 from mecold.evaluation.plan import Plan, make_plan
-from mecold.evaluation.protocol import Protocol
-from mecold.evaluation.report.summary import Report
-from mecold.evaluation.report.tables import by_quality, verdict
+from mecold.evaluation.report.tables import verdict
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.names import BUILT_IN, GROUPS
 
@@ -59,20 +57,20 @@ Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 @dataclass(frozen=True)
 class _Data:
-    """The options that say what is evaluated."""
+    """The options that say what is evaluated; the same for every command."""
 
-    interactions: Path | None
-    items: Path | None
-    protocol: str
-    shots: str
-    seeds: str
-    metrics: str
-    encoder: str = DEFAULT_MODEL
-    max_tokens: int | None = None
-    text: tuple[str, ...] = ()
-    column: tuple[str, ...] = ()
-    on_unknown: str = "raise"
-    device: str = "auto"
+    interactions: Log = None
+    items: Items = None
+    protocol: Split = "user"
+    shots: Numbers = "auto"
+    seeds: Seeds = "0,1,2"
+    metrics: Metrics = DEFAULT_METRICS
+    encoder: Encoder = DEFAULT_MODEL
+    max_tokens: MaxTokens = None
+    text: Text = ()  # type: ignore[assignment]
+    column: Renames = ()  # type: ignore[assignment]
+    on_unknown: Unknown = "raise"
+    device: Device = "auto"
 
     def dataset(self) -> Dataset:
         """Read both frames."""
@@ -84,15 +82,15 @@ class _Data:
             log, items,
             name=self.interactions.resolve().parent.name,
             encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
-            template=TextTemplate(fields=self.text or None),
+            template=TextTemplate(fields=tuple(self.text) or None),
             interaction_columns=mapping_for(log, renames), item_columns=mapping_for(items, renames),
-            on_unknown=cast(Any, self.on_unknown), progress=True,
+            on_unknown=self.on_unknown, progress=True,
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of `make_plan`."""
         return {
-            "protocol": cast(Protocol, self.protocol),
+            "protocol": self.protocol,
             "shots": None if self.shots == "auto" else _numbers("--shots", self.shots),
             "seeds": _numbers("--seeds", self.seeds),
             "metrics": [name.strip() for name in self.metrics.split(",") if name.strip()],
@@ -111,141 +109,105 @@ def _numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The options of a run."""
+
+    systems: Systems = "mecold,baselines"
+    out: Target = None
+    tune: Tune = False
+    reference: Reference = None
+    json_: AsJson = False
+
+
+def _options(*records: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of records as options: its parameters of these types become one option per field."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        parts = {one.name: one.annotation for one in own if one.annotation in records}
+        flat = [one for one in own if one.name not in parts]
+        flat += [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=field.type
+            )
+            for record in parts.values()
+            for field in fields(record)
+        ]
+
+        @wraps(command)
+        def called(*args: Any, **given: Any) -> None:
+            made = {
+                name: record(**{field.name: given.pop(field.name) for field in fields(record)})
+                for name, record in parts.items()
+            }
+            with explained():
+                command(*args, **given, **made)
+
+        called.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in flat}
+        return called
+
+    return decorate
+
+
+def _default(field: Field[Any]) -> Any:
+    """A field's default, tuples as the lists that the command line gives."""
+    return [] if field.default == () else field.default
+
+
 @app.callback()
+@_options(_Data, _Run)
 @no_type_check  # the context that typer hands over is no typer.Context to a strict checker
-def run(
-    context: typer.Context,
-    interactions: Log = None,
-    items: Items = None,
-    protocol: Split = "user",
-    shots: Numbers = "auto",
-    seeds: Seeds = "0,1,2",
-    systems: Systems = "mecold,baselines",
-    out: Target = None,
-    tune: Tune = False,
-    reference: Reference = None,
-    metrics: Metrics = DEFAULT_METRICS,
-    encoder: Encoder = DEFAULT_MODEL,
-    max_tokens: MaxTokens = None,
-    text: Text = [],  # noqa: B006
-    column: Renames = [],  # noqa: B006
-    on_unknown: Unknown = "raise",
-    device: Device = "auto",
-    json_: AsJson = False,
-) -> None:
+def run(context: typer.Context, data: _Data, how: _Run) -> None:
     """Evaluate recommenders on cold users and cold items, over the full catalogue.
 
     Example: mecold evaluate --interactions log.parquet --items items.parquet --systems mecold,baselines --out report/
     """
-    if context.invoked_subcommand is not None:
-        return
-    data = _Data(
-        interactions, items, protocol, shots, seeds, metrics, encoder, max_tokens, tuple(text), tuple(column),
-        on_unknown, device,
-    )  # fmt: skip
-    with explained():
-        _evaluated(data, systems, {}, out, tune=tune, reference=reference, as_json=json_)
+    if context.invoked_subcommand is None:
+        _evaluated(data, how, {})
 
 
 @app.command("export")
-def export_tasks(
-    out: Annotated[Path, typer.Option(help="New folder for the tasks.")],
-    interactions: Log = None,
-    items: Items = None,
-    protocol: Split = "user",
-    shots: Numbers = "auto",
-    seeds: Seeds = "0,1,2",
-    metrics: Metrics = DEFAULT_METRICS,
-    text: Text = [],  # noqa: B006
-    column: Renames = [],  # noqa: B006
-    on_unknown: Unknown = "raise",
-) -> None:
+@_options(_Data)
+def export_tasks(out: Annotated[Path, typer.Option(help="New folder for the tasks.")], data: _Data) -> None:
     """Write tasks and training interactions for any other stack, in any language.
 
     Example: mecold evaluate export --interactions log.parquet --items items.parquet --out tasks/
     """
-    with explained():
-        data = _Data(
-            interactions, items, protocol, shots, seeds, metrics, text=tuple(text), column=tuple(column),
-            on_unknown=on_unknown,
-        )  # fmt: skip
-        plan = data.plan()
-        count = export(plan.dataset, plan.splits, list(plan.shots), plan.depth, out)
-        err.print(f"{count:,} tasks written to {out}; {out}/README.md says what to send back.")
+    plan = data.plan()
+    count = export(plan.dataset, plan.splits, list(plan.shots), plan.depth, out)
+    err.print(f"{count:,} tasks written to {out}; {out}/README.md says what to send back.")
 
 
 @app.command()
+@_options(_Data, _Run)
 def score(
     rankings: Annotated[list[str], typer.Option(help="NAME=lists.parquet: task_id, items; repeatable.")],
-    interactions: Log = None,
-    items: Items = None,
-    protocol: Split = "user",
-    shots: Numbers = "auto",
-    seeds: Seeds = "0,1,2",
-    systems: Systems = "popularity",
-    out: Target = None,
-    tune: Tune = False,
-    reference: Reference = None,
-    metrics: Metrics = DEFAULT_METRICS,
-    encoder: Encoder = DEFAULT_MODEL,
-    max_tokens: MaxTokens = None,
-    text: Text = [],  # noqa: B006
-    column: Renames = [],  # noqa: B006
-    on_unknown: Unknown = "raise",
-    device: Device = "auto",
-    json_: AsJson = False,
+    data: _Data,
+    how: _Run,
 ) -> None:
     """Score lists that another stack ranked, beside built-in systems.
 
     Example: mecold evaluate score --rankings theirs=lists.parquet --interactions log.parquet --items items.parquet
     """
-    data = _Data(
-        interactions, items, protocol, shots, seeds, metrics, encoder, max_tokens, tuple(text), tuple(column),
-        on_unknown, device,
-    )  # fmt: skip
-    with explained():
-        pairs = [pair.partition("=") for pair in rankings]
-        if not all(name and path for name, _, path in pairs):
-            raise InvalidDataError(f"--rankings takes NAME=FILE; not {rankings}.")
-        files = {name: path for name, _, path in pairs}
-        _evaluated(data, systems, files, out, tune=tune, reference=reference, as_json=json_)
+    pairs = [pair.partition("=") for pair in rankings]
+    if not all(name and path for name, _, path in pairs):
+        raise InvalidDataError(f"--rankings takes NAME=FILE; not {rankings}.")
+    _evaluated(data, how, {name: path for name, _, path in pairs})
 
 
-def _evaluated(
-    data: _Data, systems: str, rankings: dict[str, str], out: Path | None, *, tune: bool, reference: str | None,
-    as_json: bool,
-) -> None:  # fmt: skip
+def _evaluated(data: _Data, how: _Run, rankings: dict[str, str]) -> None:
     report = evaluate(
-        systems, data.dataset(), **data.settings(), tune=tune, reference=reference, rankings=rankings, out=out,
-        progress=not as_json,
+        how.systems, data.dataset(), **data.settings(), tune=how.tune, reference=how.reference, rankings=rankings,
+        out=how.out, progress=not how.json_,
     )  # fmt: skip
-    if as_json:
+    if how.json_:
         typer.echo(json.dumps(report.data))
         return
-    console.print(_table(report))
-    console.print(escaped(verdict(report.data)))
-    for name, reason in report.data["failed"].items():
+    console.print(scores_table(report.found))
+    console.print(escaped(verdict(report.found)))
+    for name, reason in report.found.failed.items():
         err.print(f"[red]failed:[/red] {escaped(name)}: {escaped(reason)}")
-    if out is not None:
-        err.print(f"Report written to {out / 'index.html'}")
-
-
-def _table(report: Report) -> Table:
-    """One compact table: the headline metric, what it costs, and which system is compared with."""
-    data = report.data
-    metric = data["metrics"][0]
-    title = f"{data['dataset']['name']}, {data['protocol']} split: {metric}, mean over {len(data['seeds'])} seeds"
-    table = Table(
-        "system", *(f"k={k}" for k in data["shots"]), "fit s", "ms/user", title=escaped(title), title_justify="left"
-    )
-    shown: Callable[[float | None, str], str] = lambda value, form: "" if value is None else form.format(value)  # noqa: E731
-    for name in by_quality(data):
-        one = data["systems"][name]
-        means = [f"{one['mean'][str(k)][metric]['mean']:.4f}" for k in data["shots"]]
-        latency = one.get("adapt_p50_ms")
-        both = None if latency is None else latency + one["recommend_p50_ms"]
-        style = "bold" if name == data["reference"] else None
-        table.add_row(
-            escaped(name), *means, shown(one.get("fit_seconds"), "{:.1f}"), shown(both, "{:.2f}"), style=style
-        )
-    return table
+    if how.out is not None:
+        err.print(f"Report written to {how.out / 'index.html'}")

@@ -8,8 +8,10 @@ from typing import Annotated, TypeAlias
 import polars as pl
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from mecold.errors import InvalidDataError, MecoldError
+from mecold.evaluation.report.records import Findings
 
 out, err = Console(), Console(stderr=True)
 
@@ -59,3 +61,18 @@ def mapping(renames: list[str], *frames: pl.DataFrame) -> dict[str, str]:
 def mapping_for(frame: pl.DataFrame, renames: dict[str, str]) -> dict[str, str]:
     """The part of a mapping whose columns a frame has."""
     return {ours: theirs for ours, theirs in renames.items() if theirs in frame.columns}
+
+
+def scores_table(found: Findings) -> Table:
+    """An evaluation as one compact table: the headline metric, what it costs, and which system is compared with."""
+    title = f"{found.dataset.name}, {found.protocol} split: {found.headline}, mean over {len(found.seeds)} seeds"
+    heads = ["system", *(f"k={k}" for k in found.shots), "fit s", "ms/user"]
+    table = Table(*heads, title=escaped(title), title_justify="left")
+    for name in found.ranked():
+        means = [f"{found.score(name, k).mean:.4f}" for k in found.shots]
+        costs = found.systems[name].costs
+        fit = "" if costs.fit_seconds is None else f"{costs.fit_seconds:.1f}"
+        adapt, recommend = costs.adapt_p50_ms, costs.recommend_p50_ms
+        each = "" if adapt is None or recommend is None else f"{adapt + recommend:.2f}"
+        table.add_row(escaped(name), *means, fit, each, style="bold" if name == found.reference else None)
+    return table

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -100,34 +99,3 @@ class Dataset:
     def vectors_fingerprint(self) -> str:
         """Hash of the text vectors; part of the address of every result that read them."""
         return hashlib.sha256(self.vectors.tobytes()).hexdigest()[:16]
-
-    def describe(self) -> dict[str, Any]:
-        """The set in numbers, and the histograms that a report draws."""
-        touched = np.bincount(self.log.items, minlength=self.catalog.size)
-        lengths = np.array([len(text) for text in self.catalog.texts])
-        return {
-            "name": self.name,
-            "users": len(self.log),
-            "items": self.catalog.size,
-            "interactions": len(self.log.items),
-            "order": self.log.order,
-            "items_without_interactions": int((touched == 0).sum()),
-            "items_without_text": int((lengths == 0).sum()),
-            "median_items_per_user": float(np.median(self.log.lengths)),
-            "median_users_per_item": float(np.median(touched)),
-            "fingerprint": self.fingerprint,
-            "notes": [*self.catalog.notes, *self.log.notes],
-            "histograms": {
-                "user_activity": histogram(self.log.lengths),
-                "item_popularity": histogram(touched),
-                "text_length": histogram(lengths),
-            },
-        }
-
-
-def histogram(values: np.ndarray, bins: int = 24) -> dict[str, list[float]]:
-    """Counts over bins that widen with the value, as heavy-tailed numbers need; edges are whole numbers."""
-    top = max(1, int(values.max(initial=0)))
-    edges = np.unique(np.concatenate([[0], np.geomspace(1, top + 1, bins + 1)]).round()).astype(int)
-    counts, _ = np.histogram(values, bins=[*edges[:-1].tolist(), np.inf])
-    return {"edges": [float(edge) for edge in edges], "counts": [float(count) for count in counts]}

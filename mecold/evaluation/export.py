@@ -12,7 +12,7 @@ from mecold.data.frames import FrameLike, read_frame, require
 from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.protocol import Split, Tasks
-from mecold.evaluation.results import Outcome
+from mecold.evaluation.results import Outcome, TaskSet
 from mecold.evaluation.systems.base import Training
 
 _README = """# Tasks of a cold-start evaluation
@@ -98,7 +98,7 @@ def read_rankings(
             and seen items, duplicates, items that are no candidates, lists too short.
     """
     lists = _lists(name, source)
-    outcomes: dict[int, dict[str, np.ndarray]] = {seed: {} for seed in splits}
+    outcomes: dict[int, dict[TaskSet, np.ndarray]] = {seed: {} for seed in splits}
     problems: list[str] = []
     expected = 0
     rows = {item: row for row, item in enumerate(dataset.catalog.ids.to_list())}
@@ -109,7 +109,7 @@ def read_rankings(
                 ids = task_ids(ranking, seed, k, tasks.users).to_list()
                 expected += len(ids)
                 checker = _Checker(rows, candidates, len(dataset.catalog), depth, problems)
-                outcomes[seed][f"{ranking}test/{k}"] = checker.matrix(ids, tasks, lists)
+                outcomes[seed][TaskSet("test", k, ranking)] = checker.matrix(ids, tasks, lists)
     if left := list(lists):
         problems.append(f"{len(left):,} task ids are no tasks of this evaluation: {few(left)}")
     if problems:

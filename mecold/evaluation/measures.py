@@ -1,7 +1,7 @@
 """From ranked lists to numbers: per-user metrics, what lies beyond accuracy, and slices. Sees lists only, not systems."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ METRICS = ("ndcg@10", "recall@20", "mrr@10", "hit@10", "map@10")
 class Metric:
     """A metric and its cut-off."""
 
-    kind: str
+    name: str
     k: int
 
     @classmethod
@@ -80,7 +80,7 @@ def per_user(
     for lists, hit, relevant in _hits(ranked, queries):
         del lists
         for name, metric in wanted.items():
-            found[name].append(FORMULAS[metric.kind].of(_wide(hit, metric.k), relevant).float().numpy())
+            found[name].append(FORMULAS[metric.name].of(_wide(hit, metric.k), relevant).float().numpy())
     return {name: np.concatenate(parts or [np.empty(0, np.float32)]) for name, parts in found.items()}
 
 
@@ -105,7 +105,7 @@ def _hits(ranked: np.ndarray, queries: Sequence[np.ndarray]) -> Iterator[tuple[T
 
 
 @dataclass(frozen=True)
-class World:
+class ItemFacts:
     """What is known of the items, for everything beyond accuracy.
 
     Args:
@@ -130,7 +130,7 @@ class World:
         return share
 
 
-def beyond(ranked: Int[np.ndarray, "users depth"], world: World, k: int = 10) -> dict[str, float]:
+def beyond(ranked: Int[np.ndarray, "users depth"], facts: ItemFacts, k: int = 10) -> dict[str, float]:
     """What the first k ranks of all users look like together.
 
     `coverage`: share of the catalogue that anyone is shown. `gini`: inequality of exposure over the catalogue (0 equal,
@@ -140,19 +140,19 @@ def beyond(ranked: Int[np.ndarray, "users depth"], world: World, k: int = 10) ->
     """
     lists = ranked[:, :k]
     shown = lists[lists >= 0]
-    n = len(world.counts)
+    n = len(facts.counts)
     exposure = np.sort(np.bincount(shown, minlength=n))
     total = max(1, len(shown))
-    share = np.maximum(world.counts, 0.5) / max(1, world.users)
+    share = np.maximum(facts.counts, 0.5) / max(1, facts.users)
     values = {
         "coverage": float((exposure > 0).mean()),
         "gini": float(((2 * np.arange(1, n + 1) - n - 1) * exposure).sum() / (n * total)),
-        "popularity_percentile": float(world.percentile[shown].mean()) if len(shown) else 0.0,
+        "popularity_percentile": float(facts.percentile[shown].mean()) if len(shown) else 0.0,
         "novelty": float(-np.log2(share[shown]).mean()) if len(shown) else 0.0,
-        "new_items": float((world.counts[shown] == 0).mean()) if len(shown) else 0.0,
+        "new_items": float((facts.counts[shown] == 0).mean()) if len(shown) else 0.0,
     }
-    if world.vectors is not None:
-        values["diversity"] = _diversity(lists, world.vectors)
+    if facts.vectors is not None:
+        values["diversity"] = _diversity(lists, facts.vectors)
     return values
 
 
@@ -176,7 +176,7 @@ def _diversity(lists: np.ndarray, vectors: np.ndarray) -> float:
 def slices(
     ranked: Int[np.ndarray, "users depth"],
     tasks: Tasks,
-    world: World,
+    facts: ItemFacts,
     quality: Float[np.ndarray, " users"],
     headline: str,
 ) -> dict[str, dict[str, dict[str, float]]]:
@@ -194,14 +194,14 @@ def slices(
             for a, b in [np.searchsorted(owner, [start, start + _USERS_AT_ONCE])]
         ]
     )
-    warm = np.where(world.counts[targets] > 0, "warm", "cold")
+    warm = np.where(facts.counts[targets] > 0, "warm", "cold")
     result = {
-        "target popularity": _by_third(world.percentile[targets], found, ("tail", "middle", "head"), "found@20"),
-        "target text length": _by_third(world.lengths[targets], found, ("short", "medium", "long"), "found@20"),
+        "target popularity": _by_third(facts.percentile[targets], found, ("tail", "middle", "head"), "found@20"),
+        "target text length": _by_third(facts.lengths[targets], found, ("short", "medium", "long"), "found@20"),
         "target warm or cold": _grouped(warm, found, "found@20"),
     }
     if any(map(len, tasks.supports)):
-        common = np.array([world.percentile[s].mean() if len(s) else 0.5 for s in tasks.supports])
+        common = np.array([facts.percentile[s].mean() if len(s) else 0.5 for s in tasks.supports])
         result["support popularity"] = _by_third(common, quality, ("rare", "medium", "common"), headline)
     return result
 
@@ -226,8 +226,3 @@ def without_support(
         rest = zero_shot[~np.isin(zero_shot, support)][:depth]
         lists[user, : len(rest)] = rest
     return lists
-
-
-def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean of each metric."""
-    return {name: float(column.mean()) if len(column) else 0.0 for name, column in values.items()}

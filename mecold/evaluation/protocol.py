@@ -54,6 +54,10 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.users)
 
+    def head(self, n: int) -> "Tasks":
+        """The first tasks."""
+        return Tasks(self.users.head(n), self.supports[:n], self.queries[:n], self.times[:n])
+
 
 @dataclass(frozen=True)
 class Split:

@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Int32
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.protocol import Tasks
-from mecold.evaluation.systems.base import Fitted, Supports
+from mecold.evaluation.systems.base import Ranker, Supports
 
 _SCORES_AT_ONCE = 1 << 24  # 64 MB of float32 scores; a few copies are alive at a time
 _USERS_AT_ONCE = 512
@@ -52,21 +51,17 @@ def top(scores: np.ndarray, supports: Supports, candidates: np.ndarray | None, d
 
 
 def rank(
-    fitted: Fitted, tasks: Tasks, candidates: np.ndarray | None, depth: int, n_items: int
+    ranker: Ranker, tasks: Tasks, candidates: np.ndarray | None, depth: int, n_items: int
 ) -> Int32[np.ndarray, "users depth"]:
     """Ranked lists for every user of the tasks, in batches."""
     step = max(1, min(_USERS_AT_ONCE, _SCORES_AT_ONCE // n_items))
     parts = [np.empty((0, min(depth, n_items)), np.int32)]
     for start in range(0, len(tasks), step):
         supports = tasks.supports[start : start + step]
-        state = _adapted(fitted, supports, tasks.times[start : start + step])
-        scores = _checked(fitted.scores(state), len(supports), n_items)
+        state = ranker.adapt(supports, tasks.times[start : start + step])
+        scores = _checked(ranker.scores(state), len(supports), n_items)
         parts.append(top(scores, supports, candidates, depth))
     return np.concatenate(parts)
-
-
-def _adapted(fitted: Any, supports: Supports, times: np.ndarray) -> Any:
-    return fitted.adapt(supports, times) if getattr(fitted, "reads_time", False) else fitted.adapt(supports)
 
 
 def _checked(scores: np.ndarray, users: int, n_items: int) -> np.ndarray:
@@ -82,16 +77,16 @@ def _checked(scores: np.ndarray, users: int, n_items: int) -> np.ndarray:
     return scores
 
 
-def latency(fitted: Fitted, tasks: Tasks, depth: int, users: int = 100) -> dict[str, float]:
+def latency(ranker: Ranker, tasks: Tasks, depth: int, users: int = 100) -> dict[str, float]:
     """Milliseconds per user when users come one by one: adaptation, and scoring with the top `depth`; p50 and p95."""
     adapting, recommending = [], []
     for user in [*range(min(3, len(tasks))), *range(min(users, len(tasks)))]:  # three to warm up
         support, when = tasks.supports[user], tasks.times[user : user + 1]
         began = time.perf_counter()
-        state = _adapted(fitted, [support], when)
+        state = ranker.adapt([support], when)
         _settled()
         adapted = time.perf_counter()
-        top(fitted.scores(state), [support], None, depth)
+        top(ranker.scores(state), [support], None, depth)
         adapting.append(adapted - began)
         recommending.append(time.perf_counter() - adapted)
     values = {"adapt": adapting[3:], "recommend": recommending[3:]}

@@ -7,17 +7,67 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from mecold.errors import InvalidDataError
+from mecold.evaluation.systems.base import Kind
 
 RUN_FILE = "run.json"
 _ALWAYS = ("evaluation.run", "evaluation.ranking", "evaluation.protocol", "evaluation.dataset")
+
+
+class TaskSet(NamedTuple):
+    """Which tasks lists are for.
+
+    Args:
+        part: test users, or those on whom settings are chosen.
+        shots: items of the support.
+        ranking: which candidates are ranked; a key of `Split.rankings`.
+    """
+
+    part: Literal["test", "valid"]
+    shots: int
+    ranking: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ranking}{self.part}/{self.shots}"
+
+    @classmethod
+    def parse(cls, text: str) -> "TaskSet":
+        """The inverse of `str`."""
+        front, _, shots = text.partition("/")
+        part: Literal["test", "valid"] = "valid" if front.endswith("valid") else "test"
+        return cls(part, int(shots), front.removesuffix(part))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a system costs on one split; None where it was not measured.
+
+    Args:
+        fit_seconds: time to fit.
+        rank_seconds: time to rank all tasks.
+        peak_bytes: how far the process grew meanwhile.
+        adapt_p50_ms: adaptation of one user, median.
+        adapt_p95_ms: the same, 95th percentile.
+        recommend_p50_ms: scores of the catalogue and the top 10 for one user, median.
+        recommend_p95_ms: the same, 95th percentile.
+        tuning_seconds: time to fit every member that `tune` tried.
+    """
+
+    fit_seconds: float | None = None
+    rank_seconds: float | None = None
+    peak_bytes: float | None = None
+    adapt_p50_ms: float | None = None
+    adapt_p95_ms: float | None = None
+    recommend_p50_ms: float | None = None
+    recommend_p95_ms: float | None = None
+    tuning_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -25,14 +75,31 @@ class Outcome:
     """One system on one split.
 
     Args:
-        lists: ranked rows by cell, such as `"test/5"`, `"valid/5"`, `"full:test/10"`, and `"zero-shot"` (one row).
-        costs: fit_seconds, rank_seconds, peak_bytes and latencies.
+        lists: ranked rows.
+        zero_shot: the one list of a user without a support; None where a stack gave lists alone.
+        costs: what it took.
         chosen: with tuning, the member that won on validation, by shots.
     """
 
-    lists: Mapping[str, np.ndarray]
-    costs: Mapping[str, float] = field(default_factory=dict)
-    chosen: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[TaskSet, np.ndarray]
+    zero_shot: np.ndarray | None = None
+    costs: Costs = field(default_factory=Costs)
+    chosen: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A system that came through.
+
+    Args:
+        kind: which envelope it belongs to, if any.
+        by_seed: what it brought back.
+        needs_text: whether it read text vectors.
+    """
+
+    kind: Kind
+    by_seed: Mapping[int, Outcome]
+    needs_text: bool = False
 
 
 @cache
@@ -101,10 +168,11 @@ class Results:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
-                lists = {name: stored[name] for name in stored.files if name != "about"}
+                zero_shot = stored["zero_shot"]
+                lists = {TaskSet.parse(name): stored[name] for name in stored.files if "/" in name}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: it is made again
             return None
-        return Outcome(lists, about["costs"], about["chosen"])
+        return Outcome(lists, zero_shot, Costs(**about["costs"]), {int(k): name for k, name in about["chosen"].items()})
 
     def save(self, key: str | None, outcome: Outcome) -> None:
         """Write beside, then rename: a killed run leaves nothing half-written under the name."""
@@ -112,10 +180,11 @@ class Results:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps({"costs": dict(outcome.costs), "chosen": dict(outcome.chosen)})
+        about = json.dumps({"costs": asdict(outcome.costs), "chosen": dict(outcome.chosen)})
+        lists: dict[str, Any] = {str(tasks): rows for tasks, rows in outcome.lists.items()}
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            np.savez_compressed(file, about=np.array(about), **outcome.lists)  # type: ignore[arg-type]
+            np.savez_compressed(file, about=np.array(about), zero_shot=np.asarray(outcome.zero_shot), **lists)
         part.replace(path)
 
     def _path(self, key: str | None) -> Path | None:

@@ -1,21 +1,16 @@
 """One number of shots: per-user values of every system, by seed, with their means, intervals and bootstrap draws."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mecold.evaluation.measures import per_user, without_support
 from mecold.evaluation.plan import Plan
-from mecold.evaluation.results import Outcome
+from mecold.evaluation.report.records import GAIN, Estimate
+from mecold.evaluation.results import Finished, TaskSet
 from mecold.evaluation.statistics import interval, replicates
-
-GAIN = "gain"
-"""The headline metric minus that of the system's own zero-shot list, same users, same query."""
-
-Outcomes: TypeAlias = Mapping[str, Mapping[int, Outcome]]
-"""By system and seed."""
 
 
 class Cell:
@@ -34,9 +29,9 @@ class Cell:
         self.ends: dict[int, np.ndarray] = {}
 
     @classmethod
-    def of(cls, plan: Plan, outcomes: Outcomes, k: int) -> "Cell":
+    def of(cls, plan: Plan, systems: Mapping[str, Finished], k: int) -> "Cell":
         """Values of every system at k shots."""
-        by_seed = {seed: _values(plan, outcomes, seed, k) for seed in plan.seeds}
+        by_seed = {seed: _values(plan, systems, seed, k) for seed in plan.seeds}
         cell = cls(plan, list(by_seed[plan.seeds[0]]))
         known: dict[Any, int] = {}
         for seed in plan.seeds:
@@ -59,25 +54,35 @@ class Cell:
         column = self.place[system, metric]
         return float(np.mean([self.values[seed][:, column].mean() for seed in self.seeds]))
 
-    def write(self, entry: dict[str, Any], system: str, k: int) -> None:
-        """Put means and intervals into a system's entry."""
-        own = [(metric, place) for (name, metric), place in self.place.items() if name == system]
-        for seed in self.seeds:
-            values = self.values[seed]
-            ends = self.ends[seed]
-            entry["scores"].setdefault(str(seed), {})[str(k)] = {
-                metric: _number(values[:, place].mean(), ends[:, place], len(values)) for metric, place in own
-            }
-        ends = interval(self.draws)
-        entry["mean"][str(k)] = {
-            metric: _number(self.mean(system, metric), ends[:, place], self.n_users) for metric, place in own
+    def column(self, seed: int, system: str, metric: str) -> np.ndarray:
+        """A value per user of a seed."""
+        found: np.ndarray = self.values[seed][:, self.place[system, metric]]
+        return found
+
+    def of_seed(self, system: str, seed: int) -> dict[str, Estimate]:
+        """A system's metrics on one seed."""
+        values = self.values[seed]
+        return {
+            metric: _estimate(values[:, place].mean(), self.ends[seed][:, place], len(values))
+            for metric, place in self._own(system)
         }
+
+    def over_seeds(self, system: str) -> dict[str, Estimate]:
+        """A system's metrics, mean over seeds."""
+        ends = interval(self.draws)
+        return {
+            metric: _estimate(self.mean(system, metric), ends[:, place], self.n_users)
+            for metric, place in self._own(system)
+        }
+
+    def _own(self, system: str) -> list[tuple[str, int]]:
+        return [(metric, place) for (name, metric), place in self.place.items() if name == system]
 
     def frame(self, k: int) -> pl.DataFrame:
         """Per-user rows."""
         frames = []
         for system in dict.fromkeys(name for name, _ in self.columns):
-            own = {metric: place for (name, metric), place in self.place.items() if name == system and metric != GAIN}
+            own = {metric: place for metric, place in self._own(system) if metric != GAIN}
             for seed in self.seeds:
                 about = {"system": [system], "seed": [seed], "shots": [k]}
                 users = pl.DataFrame({"user_id": self.users[seed]})
@@ -90,21 +95,23 @@ class Cell:
         return pl.concat(frames)
 
 
-def _number(mean: float, ends: np.ndarray, users: int) -> dict[str, float]:
-    return {"mean": float(mean), "low": float(ends[0]), "high": float(ends[1]), "users": users}
+def _estimate(mean: float, ends: np.ndarray, users: int) -> Estimate:
+    return Estimate(float(mean), float(ends[0]), float(ends[1]), users)
 
 
-def _values(plan: Plan, outcomes: Outcomes, seed: int, k: int) -> dict[tuple[str, str], np.ndarray]:
+def _values(
+    plan: Plan, systems: Mapping[str, Finished], seed: int, k: int
+) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
     """Per-user values by system and metric; the gain is over the system's own zero-shot list, same query."""
     found: dict[tuple[str, str], np.ndarray] = {}
     tasks = plan.splits[seed].tasks("test", k)
-    for name, by_seed in outcomes.items():
-        lists = by_seed[seed].lists
+    for name, system in systems.items():
+        lists, zero_shot = system.by_seed[seed].lists, system.by_seed[seed].zero_shot
         for ranking in plan.splits[seed].rankings:
-            values = per_user(lists[f"{ranking}test/{k}"], tasks.queries, plan.metrics)
+            values = per_user(lists[TaskSet("test", k, ranking)], tasks.queries, plan.metrics)
             found |= {(name, ranking + metric): column for metric, column in values.items()}
-        if all("zero-shot" in outcome.lists for outcome in by_seed.values()):
-            before = without_support(lists["zero-shot"][0], tasks.supports, plan.depth)
+        if zero_shot is not None:
+            before = without_support(zero_shot, tasks.supports, plan.depth)
             start = per_user(before, tasks.queries, plan.metrics[:1])[plan.metrics[0]]
             found[name, GAIN] = found[name, plan.metrics[0]] - start
     return found

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 from mecold.evaluation.report.charts import pictures
+from mecold.evaluation.report.records import Findings
 from mecold.evaluation.report.tables import Table, all_tables, ranked_over, settings, verdict
 
 _CSS = """
@@ -38,10 +38,10 @@ _CAPTIONS = {
 }
 
 
-def render(data: dict[str, Any]) -> str:
+def render(found: Findings) -> str:
     """The page of a report."""
-    name = escape(data["dataset"]["name"])
-    body = "\n".join(_body(data))
+    name = escape(found.dataset.name)
+    body = "\n".join(_body(found))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>Cold start: {name}</title>'
@@ -49,19 +49,19 @@ def render(data: dict[str, Any]) -> str:
     )
 
 
-def _body(data: dict[str, Any]) -> Iterator[str]:
-    protocol = {"user": "cold users", "time": "cold users after a date", "item": "cold items"}[data["protocol"]]
-    yield f"<h1>Cold-start evaluation: {escape(data['dataset']['name'])}</h1>"
-    yield f'<p class="note">{protocol}, {ranked_over(data)}, {len(data["systems"])} systems</p>'
-    yield f'<p class="lead">{escape(verdict(data))}</p>'
+def _body(found: Findings) -> Iterator[str]:
+    protocol = {"user": "cold users", "time": "cold users after a date", "item": "cold items"}[found.protocol]
+    yield f"<h1>Cold-start evaluation: {escape(found.dataset.name)}</h1>"
+    yield f'<p class="note">{protocol}, {ranked_over(found)}, {len(found.systems)} systems</p>'
+    yield f'<p class="lead">{escape(verdict(found))}</p>'
     yield '<div class="grid">'
-    for name, svg in pictures(data).items():
+    for name, svg in pictures(found).items():
         yield f'<figure id="{name}">{svg}<figcaption>{_CAPTIONS[name]}</figcaption></figure>'
     yield "</div>"
-    yield from (_table(table) for table in all_tables(data) if table.rows)
-    yield _plain("Settings", settings(data))
-    yield _plain("Formulas", [*data["formulas"].items()])
-    yield _plain("Notes", [(str(n), note) for n, note in enumerate(data["dataset"]["notes"], start=1)])
+    yield from (_table(table) for table in all_tables(found) if table.rows)
+    yield _plain("Settings", settings(found))
+    yield _plain("Formulas", [*found.formulas.items()])
+    yield _plain("Notes", [(str(n), note) for n, note in enumerate(found.dataset.notes, start=1)])
     yield "<footer>Made by mecold. Relevance is binary; every user weighs the same.</footer>"
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
+
+from mecold.evaluation.report.records import GAIN, Comparison, Findings, Ratio
 
 
 @dataclass(frozen=True)
@@ -26,46 +27,31 @@ class Table:
     marked: frozenset[str] = frozenset()
 
 
-def scores(data: dict[str, Any], metric: str | None = None) -> pl.DataFrame:
+def scores(found: Findings, metric: str | None = None) -> pl.DataFrame:
     """Mean over seeds, a row per system (best first) and a column per number of shots."""
-    metric = metric or data["metrics"][0]
-    rows = [
-        {"system": name} | {f"k={k}": data["systems"][name]["mean"][str(k)][metric]["mean"] for k in data["shots"]}
-        for name in by_quality(data)
-    ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(
+        [
+            {"system": name} | {f"k={k}": found.score(name, k, metric).mean for k in found.shots}
+            for name in found.ranked()
+        ]
+    )
 
 
-def by_quality(data: dict[str, Any]) -> list[str]:
-    """Systems, best first by the headline metric's mean over the numbers of shots above 0."""
-    metric = data["metrics"][0]
-    shots = [k for k in data["shots"] if k > 0] or data["shots"]
-
-    def mark(name: str) -> float:
-        return -float(sum(data["systems"][name]["mean"][str(k)][metric]["mean"] for k in shots))
-
-    return sorted(data["systems"], key=mark)
-
-
-def verdict(data: dict[str, Any]) -> str:
+def verdict(found: Findings) -> str:
     """Two sentences: how the reference stands against the best of the baselines, and where it does not."""
-    name, envelope = data["reference"], data["envelope"].get("all")
-    metric, shots = data["metrics"][0], [k for k in data["shots"] if k > 0]
-    tested = [
-        f"{cells[str(data['shots'][0])][metric]['users']:,}" for cells in data["systems"][name]["scores"].values()
-    ]
-    users = ", ".join(tested)
-    if envelope is None or not shots or data["systems"][name]["kind"].startswith("order"):
-        best = {k: max(data["systems"], key=lambda n: _mean(data, n, k)) for k in data["shots"]}
-        listed = ", ".join(f"{one} at k = {k} ({_mean(data, one, k):.3f})" for k, one in best.items())
-        return f"Best by {metric} over {users} test users: {listed}. {_significant(data)}"
-    ratios = envelope["ratios"][name]
-    ahead = [k for k in shots if ratios[str(k)]["ratio"] >= 1]
-    sure = [k for k in ahead if ratios[str(k)]["low"] > 1]
-    listed = ", ".join(f"{ratios[str(k)]['ratio']:.2f} at k = {k}" for k in shots)
+    name, envelope, shots = found.reference, found.envelope.get("all"), found.positive
+    users = ", ".join(f"{by_k[found.shots[0]][found.headline].users:,}" for by_k in found.systems[name].scores.values())
+    if envelope is None or not shots or found.systems[name].kind.startswith("order"):
+        best = {k: max(found.systems, key=lambda n: found.score(n, k).mean) for k in found.shots}
+        each = ", ".join(f"{one} at k = {k} ({found.score(one, k).mean:.3f})" for k, one in best.items())
+        return f"Best by {found.headline} over {users} test users: {each}. {_significant(found)}"
+    ratios = envelope.ratios[name]
+    ahead = [k for k in shots if ratios[k].ratio >= 1]
+    sure = [k for k in ahead if ratios[k].low > 1]
+    each = ", ".join(f"{ratios[k].ratio:.2f} at k = {k}" for k in shots)
     first = (
-        f"{name} reaches {ratios['geometric_mean']:.2f} times the best baseline by {metric} "
-        f"(geometric mean over k; {listed}), over {users} test users a seed."
+        f"{name} reaches {envelope.geometric_mean[name]:.2f} times the best baseline by {found.headline} "
+        f"(geometric mean over k; {each}), over {users} test users a seed."
     )
     behind = [k for k in shots if k not in ahead]
     second = (
@@ -75,126 +61,139 @@ def verdict(data: dict[str, Any]) -> str:
     return f"{first} {second}"
 
 
-def _significant(data: dict[str, Any]) -> str:
-    rows = [row for row in data["comparisons"] if row["seed"] == "all"]
+def _pooled(found: Findings) -> list[Comparison]:
+    """Comparisons over all seeds."""
+    return [row for row in found.comparisons if row.seed is None]
+
+
+def _significant(found: Findings) -> str:
+    rows = _pooled(found)
     if not rows:
         return "There is nothing to compare it with."
-    below = sum(row["p_holm"] < 0.05 and row["difference"] < 0 for row in rows)
-    above = sum(row["p_holm"] < 0.05 and row["difference"] > 0 for row in rows)
+    below = sum(row.p_holm < 0.05 and row.difference < 0 for row in rows)
+    above = sum(row.p_holm < 0.05 and row.difference > 0 for row in rows)
     return (
-        f"Of {len(rows)} comparisons with {data['reference']}, {below} are significantly worse and {above} significantly "
+        f"Of {len(rows)} comparisons with {found.reference}, {below} are significantly worse and {above} significantly "
         "better (5 %, Holm-corrected over k for each system)."
     )
 
 
-def _mean(data: dict[str, Any], name: str, k: int) -> float:
-    return float(data["systems"][name]["mean"][str(k)][data["metrics"][0]]["mean"])
-
-
-def all_tables(data: dict[str, Any]) -> list[Table]:
+def all_tables(found: Findings) -> list[Table]:
     """Every table of a report, in reading order."""
-    tables = [_scores_table(data, metric) for metric in data["metrics"][:1]]
-    tables += [_ratio_table(data, name) for name in data["envelope"]]
-    tables += [_scores_table(data, metric) for metric in data["metrics"][1:]]
-    return [*tables, _gain_table(data), _beyond_table(data), _cost_table(data), _test_table(data), *_failed(data)]
+    tables = [_scores_table(found, metric) for metric in found.metrics[:1]]
+    tables += [_ratio_table(found, name) for name in found.envelope]
+    tables += [_scores_table(found, metric) for metric in found.metrics[1:]]
+    return [*tables, _gain_table(found), _beyond_table(found), _cost_table(found), _test_table(found), *_failed(found)]
 
 
-def _shots(data: dict[str, Any]) -> list[str]:
-    return [f"k = {k}" for k in data["shots"]]
+def _table(found: Findings, title: str, note: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table with a row per system, the reference stressed."""
+    return Table(title, note, ["system", *head], rows, frozenset([found.reference]))
 
 
-def _scores_table(data: dict[str, Any], metric: str) -> Table:
+def _shots(found: Findings) -> list[str]:
+    return [f"k = {k}" for k in found.shots]
+
+
+def _scores_table(found: Findings, metric: str) -> Table:
     rows = []
-    for name in by_quality(data):
-        cells = [data["systems"][name]["mean"][str(k)][metric] for k in data["shots"]]
-        rows.append([name, *(f"{c['mean']:.4f} ± {(c['high'] - c['low']) / 2:.4f}" for c in cells)])
+    for name in found.ranked():
+        cells = [found.score(name, k, metric) for k in found.shots]
+        rows.append([name, *(f"{cell.mean:.4f} ± {(cell.high - cell.low) / 2:.4f}" for cell in cells)])
     note = "Mean over seeds ± half the 95 % bootstrap interval over users."
-    return Table(metric, note, ["system", *_shots(data)], rows, frozenset([data["reference"]]))
+    return _table(found, metric, note, _shots(found), rows)
 
 
-def _ratio_table(data: dict[str, Any], name: str) -> Table:
-    envelope = data["envelope"][name]
+def shown_ratio(one: Ratio) -> str:
+    """A ratio with its interval."""
+    return f"{one.ratio:.3f} [{one.low:.2f}, {one.high:.2f}]"
+
+
+def _ratio_table(found: Findings, name: str) -> Table:
+    envelope = found.envelope[name]
     rows = []
-    for system in by_quality(data):
-        ratios = envelope["ratios"][system]
-        cells = [ratios[str(k)] for k in data["shots"]]
-        shown = [f"{c['ratio']:.3f} [{c['low']:.2f}, {c['high']:.2f}]" for c in cells]
-        mean = ratios.get("geometric_mean")
-        rows.append([system, *shown, "" if mean is None else f"{mean:.3f}"])
-    picked = []
-    for k in data["shots"]:
-        names = dict.fromkeys(by_k[str(k)]["system"] for by_k in envelope["by_seed"].values())
-        picked.append(" / ".join(names))
+    for system in found.ranked():
+        mean = envelope.geometric_mean.get(system)
+        cells = [shown_ratio(envelope.ratios[system][k]) for k in found.shots]
+        rows.append([system, *cells, _short(mean)])
+    picked = [" / ".join(dict.fromkeys(by_k[k].system for by_k in envelope.by_seed.values())) for k in found.shots]
     rows.append(["the best baseline", *picked, ""])
     kinds = "order-blind baselines" if name == "order-blind" else "all baselines, order-aware ones included"
     note = (
-        f"Ratio of {data['metrics'][0]} to the envelope: per seed and k the best of {kinds}, chosen on "
-        f"{envelope['chosen_on']}. The last column is the geometric mean over k > 0."
+        f"Ratio of {found.headline} to the envelope: per seed and k the best of {kinds}, chosen on "
+        f"{envelope.chosen_on}. The last column is the geometric mean over k > 0."
     )
-    title = f"Against the best of {kinds}"
-    return Table(title, note, ["system", *_shots(data), "mean"], rows, frozenset([data["reference"]]))
+    return _table(found, f"Against the best of {kinds}", note, [*_shots(found), "mean"], rows)
 
 
-def _gain_table(data: dict[str, Any]) -> Table:
+def _gain_table(found: Findings) -> Table:
     rows = []
-    for name in by_quality(data):
-        cells = [data["systems"][name]["mean"][str(k)].get("gain") for k in data["shots"]]
+    for name in found.ranked():
+        cells = [found.systems[name].mean[k].get(GAIN) for k in found.shots]
         if all(cells):
-            rows.append([name, *(f"{c['mean']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}]" for c in cells if c)])
-    note = f"{data['metrics'][0]} minus that of the system's own zero-shot list, for the same users and the same query."
-    return Table("What adaptation brings", note, ["system", *_shots(data)], rows, frozenset([data["reference"]]))
+            rows.append([name, *(f"{cell.mean:+.4f} [{cell.low:+.4f}, {cell.high:+.4f}]" for cell in cells if cell)])
+    note = f"{found.headline} minus that of the system's own zero-shot list, for the same users and the same query."
+    return _table(found, "What adaptation brings", note, _shots(found), rows)
 
 
-def _beyond_table(data: dict[str, Any]) -> Table:
-    k = str(data["shots"][-1])
-    names = list(dict.fromkeys(key for one in data["systems"].values() for key in one["beyond"][k]))
-    rows = [
-        [name, *(_short(data["systems"][name]["beyond"][k].get(key)) for key in names)] for name in by_quality(data)
-    ]
+def _beyond_table(found: Findings) -> Table:
+    k = found.shots[-1]
+    names = list(dict.fromkeys(key for one in found.systems.values() for key in one.beyond.get(k, {})))
+    rows = [[name, *(_short(found.systems[name].beyond[k].get(key)) for key in names)] for name in found.ranked()]
     note = (
         f"First 10 ranks at k = {k}. Coverage: share of the catalogue shown to anyone. Gini: inequality of exposure. "
         "Popularity percentile: 0.5 is a random item. Novelty: mean -log2 of the share of training users "
         "who have the item. New items: share that no training user has. Diversity: 1 - mean cosine of texts within a list."
     )
-    heads = [key.replace("_", " ") for key in names]
-    return Table("Beyond accuracy", note, ["system", *heads], rows, frozenset([data["reference"]]))
+    return _table(found, "Beyond accuracy", note, [key.replace("_", " ") for key in names], rows)
 
 
-def _cost_table(data: dict[str, Any]) -> Table:
+def _cost_table(found: Findings) -> Table:
     rows = []
-    for name in by_quality(data):
-        one = data["systems"][name]
-        peak = one.get("peak_bytes")
+    for name in found.ranked():
+        costs = found.systems[name].costs
+        memory = None if costs.peak_bytes is None else costs.peak_bytes / 2**20
         spread = [
-            "–" if f"{step}_p50_ms" not in one else f"{one[f'{step}_p50_ms']:.2f} / {one[f'{step}_p95_ms']:.2f}"
-            for step in ("adapt", "recommend")
+            "–" if half is None or most is None else f"{half:.2f} / {most:.2f}"
+            for half, most in (
+                (costs.adapt_p50_ms, costs.adapt_p95_ms),
+                (costs.recommend_p50_ms, costs.recommend_p95_ms),
+            )
         ]
-        rows.append([name, _short(one.get("fit_seconds"), "{:.1f}"), _short(peak and peak / 2**20, "{:,.0f}"), *spread])
+        rows.append([name, _short(costs.fit_seconds, "{:.1f}"), _short(memory, "{:,.0f}"), *spread])
     note = (
         "Medians over seeds on this machine. Memory: rise of the process's resident memory while fitting and ranking. "
         "Latency: one user at a time; adaptation, then scoring of the catalogue and top 10; p50 / p95."
     )
-    head = ["system", "fit, s", "memory, MiB", "adapt, ms", "recommend, ms"]
-    return Table("What it costs", note, head, rows, frozenset([data["reference"]]))
+    return _table(found, "What it costs", note, ["fit, s", "memory, MiB", "adapt, ms", "recommend, ms"], rows)
 
 
-def _test_table(data: dict[str, Any]) -> Table:
-    found: dict[str, dict[int, str]] = {}
-    for row in data["comparisons"]:
-        if row["seed"] == "all":
-            star = "*" if row["p_holm"] < 0.05 else ""
-            text = f"{row['difference']:+.4f}{star} (p {row['p_holm']:.3f})"
-            found.setdefault(row["system"], {})[row["shots"]] = text
-    rows = [[name, *(found[name][k] for k in data["shots"])] for name in by_quality(data) if name in found]
+def _test_table(found: Findings) -> Table:
+    cells: dict[str, dict[int, str]] = {}
+    for row in _pooled(found):
+        star = "*" if row.p_holm < 0.05 else ""
+        cells.setdefault(row.system, {})[row.shots] = f"{row.difference:+.4f}{star} (p {row.p_holm:.3f})"
+    rows = [
+        [name, *(cells[name][k] for k in found.shots), *_overall(found, name)]
+        for name in found.ranked()
+        if name in cells
+    ]
     note = (
-        f"{data['metrics'][0]} minus that of {data['reference']}, same users. Two-sided sign-flip permutation test over "
-        "users, all seeds together, Holm-corrected over k; * below 5 %."
+        f"{found.headline} minus that of {found.reference}, same users. Two-sided sign-flip permutation test over "
+        "users, all seeds together, Holm-corrected over k; * below 5 %. Last column: ratio of the means over all k > 0, and "
+        "p of one test of all of a user's differences together."
     )
-    return Table(f"Compared with {data['reference']}", note, ["system", *_shots(data)], rows)
+    head = [*_shots(found), *(["all k"] if found.overall else [])]
+    return _table(found, f"Compared with {found.reference}", note, head, rows)
 
 
-def _failed(data: dict[str, Any]) -> list[Table]:
-    rows = [[name, reason] for name, reason in data["failed"].items()]
+def _overall(found: Findings, name: str) -> list[str]:
+    one = found.overall.get(name)
+    return [] if one is None else [f"{one.ratio:.3f} (p {one.p:.3f})"]
+
+
+def _failed(found: Findings) -> list[Table]:
+    rows = [[name, reason] for name, reason in found.failed.items()]
     return [Table("Did not finish", "The others went on.", ["system", "reason"], rows)] if rows else []
 
 
@@ -209,45 +208,44 @@ _TUNED = {
 }
 
 
-def ranked_over(data: dict[str, Any]) -> str:
+def ranked_over(found: Findings) -> str:
     """What the headline metric ranks."""
-    return "ranked among the cold items" if data["protocol"] == "item" else "ranked over the full catalogue"
+    return "ranked among the cold items" if found.protocol == "item" else "ranked over the full catalogue"
 
 
-def settings(data: dict[str, Any]) -> list[tuple[str, str]]:
+def settings(found: Findings) -> list[tuple[str, str]]:
     """What was run, in pairs."""
-    one = data["dataset"]
+    one = found.dataset
     sizes = ", ".join(
-        f"seed {seed}: {s['train_users']:,} train, {s['valid_users']:,} validate, {s['test_users']:,} test"
-        + (f", {s['cold_items']:,} cold items" if "cold_items" in s else "")
-        for seed, s in data["split"].items()
+        f"seed {seed}: {part.train_users:,} train, {part.valid_users:,} validate, {part.test_users:,} test"
+        + ("" if part.cold_items is None else f", {part.cold_items:,} cold items")
+        for seed, part in found.split.items()
     )
+    order = {"timestamp": "by timestamp", "position": "by position"}.get(one.order, "unknown (a fixed shuffle)")
     return [
-        (
-            "Data",
-            f"{one['name']}: {one['users']:,} users, {one['items']:,} items, {one['interactions']:,} interactions",
-        ),
-        (
-            "Order",
-            {"timestamp": "by timestamp", "position": "by position"}.get(one["order"], "unknown (a fixed shuffle)"),
-        ),
-        ("Protocol", f"{data['protocol']} split, {ranked_over(data)}, support removed"),
+        ("Data", f"{one.name}: {one.users:,} users, {one.items:,} items, {one.interactions:,} interactions"),
+        ("Order", order),
+        ("Protocol", f"{found.protocol} split, {ranked_over(found)}, support removed"),
         ("Users", sizes),
-        ("Tuned", _TUNED[data["protocol"]] if data["tuned"] else "no: every system with the settings in its name"),
-        ("Data fingerprint", one["fingerprint"]),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in {"mecold": data["mecold"], **data["versions"]}.items())),
+        ("Tuned", _TUNED[found.protocol] if found.tuned else "no: every system with the settings in its name"),
+        ("Data fingerprint", one.fingerprint),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in {"mecold": found.mecold, **found.versions}.items())),
     ]
 
 
-def markdown(data: dict[str, Any]) -> str:
+def markdown(found: Findings) -> str:
     """The whole report as markdown."""
-    lines = [f"# Cold-start evaluation: {data['dataset']['name']}", "", verdict(data), ""]
-    for table in all_tables(data):
-        if table.rows:
-            lines += [f"## {table.title}", "", table.note, "", *_markdown_rows([table.head, *table.rows]), ""]
-    lines += ["## Settings", "", *_markdown_rows([["", ""], *settings(data)]), "", "## Formulas", ""]
-    lines += [f"- `{name}`: {text}" for name, text in data["formulas"].items()]
+    lines = [f"# Cold-start evaluation: {found.dataset.name}", "", verdict(found), ""]
+    lines += [in_markdown(table) for table in all_tables(found) if table.rows]
+    lines += ["## Settings", "", *_markdown_rows([["", ""], *settings(found)]), "", "## Formulas", ""]
+    lines += [f"- `{name}`: {text}" for name, text in found.formulas.items()]
     return "\n".join(lines) + "\n"
+
+
+def in_markdown(table: Table, level: int = 2) -> str:
+    """One table under a heading."""
+    lines = [f"{'#' * level} {table.title}", "", table.note, "", *_markdown_rows([table.head, *table.rows]), ""]
+    return "\n".join(lines)
 
 
 def _markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,11 +1,12 @@
 """What can be evaluated: anything that fits on training histories and scores the catalogue for a batch of supports.
 
 A *system* is an object with a `name` and `fit(training)`; what `fit` returns has `adapt(supports)` and `scores(state)`.
-A plain function `f(training)` that returns a function `g(supports) -> scores` will do too: `as_system` wraps it.
+A plain function `f(training)` that returns a function `g(supports) -> scores` will do too. An `Entry` is either, with what
+else a run has to know of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -107,8 +108,9 @@ class Fitted(Protocol):
 class System(Protocol):
     """Something to evaluate.
 
-    Two optional attributes: `kind` (see `Kind`; decides which envelope it belongs to) and `fingerprint`, text that
-    changes whenever results would. Results of a system without a fingerprint are never taken from an earlier run.
+    Three optional attributes: `kind` (see `Kind`; decides which envelope it belongs to), `needs_text` (True if it reads
+    `training.vectors`; they are encoded before its clock starts) and `fingerprint`, text that changes whenever results
+    would. Results of a system without a fingerprint are never taken from an earlier run.
     """
 
     @property
@@ -157,25 +159,72 @@ class FunctionSystem:
         return ScorerFitted(made)
 
 
-def as_system(thing: Any) -> System:
-    """A system as such; or a function of `Training`, under its own name.
+@dataclass(frozen=True)
+class Ranker:
+    """A fitted system as a run calls it.
 
-    Raises:
-        InvalidDataError: if it is neither.
+    Args:
+        fitted: the system.
+        reads_time: whether its `adapt` takes times too.
     """
-    if isinstance(thing, System):
-        return thing
-    if callable(thing) and not isinstance(thing, type):
-        return FunctionSystem(getattr(thing, "__name__", type(thing).__name__), thing)
-    raise InvalidDataError(
-        f"{thing!r} is no system: pass a built-in name, an object with `name` and `fit(training)`, or a function."
-    )
+
+    fitted: Fitted
+    reads_time: bool = False
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> "Ranker":
+        """Read the optional attribute."""
+        return cls(fitted, bool(getattr(fitted, "reads_time", False)))
+
+    def adapt(self, supports: Supports, times: np.ndarray) -> Any:
+        """One state for the batch; `times` are those of each user's last item, NaN where unknown."""
+        adapt: Callable[..., Any] = self.fitted.adapt
+        return adapt(supports, times) if self.reads_time else adapt(supports)
+
+    def scores(self, state: Any) -> np.ndarray:
+        """Scores of the whole catalogue."""
+        return self.fitted.scores(state)
 
 
-def kind_of(system: System) -> Kind:
-    """Which kind of system this is."""
-    kind: Kind = getattr(system, "kind", "other")
-    return kind
+@dataclass(frozen=True)
+class Entry:
+    """A system that takes part in a run, with all that the run asks of it.
+
+    Args:
+        name: how reports call it.
+        system: what is fitted.
+        kind: which envelope it belongs to, if any.
+        needs_text: whether it reads text vectors.
+        fingerprint: changes whenever its results would; None: they are never taken from an earlier run.
+        members: what `tune` chooses from; empty where there is nothing to choose.
+    """
+
+    name: str
+    system: System
+    kind: Kind = "other"
+    needs_text: bool = False
+    fingerprint: str | None = None
+    members: tuple["Entry", ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, thing: Any) -> "Entry":
+        """A system, or a function of `Training` under its own name; optional attributes are read here, and nowhere else.
+
+        Raises:
+            InvalidDataError: if it is neither.
+        """
+        if not isinstance(thing, System):
+            if not callable(thing) or isinstance(thing, type):
+                raise InvalidDataError(
+                    f"{thing!r} is no system: pass a built-in name, an object with `name` and `fit(training)`, or a function."
+                )
+            thing = FunctionSystem(getattr(thing, "__name__", type(thing).__name__), thing)
+        optional = {key: getattr(thing, key) for key in ("kind", "needs_text", "fingerprint") if hasattr(thing, key)}
+        return cls(thing.name, thing, **optional)
+
+    def fit(self, training: Training) -> Ranker:
+        """Fit the system."""
+        return Ranker.of(self.system.fit(training))
 
 
 def support_matrix(supports: Supports, n_items: int, fade: float | None = None) -> sp.csr_matrix:

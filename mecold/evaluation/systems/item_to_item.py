@@ -4,7 +4,7 @@ The weight matrix is dense, items by items: 1.1 GB for 17,000 items. Popularity 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float32
 
 from mecold.errors import InvalidDataError
-from mecold.evaluation.systems.base import Kind, Supports, Training, support_matrix
+from mecold.evaluation.systems.base import Supports, Training, support_matrix
+from mecold.evaluation.systems.baseline import Baseline
 from mecold.math.ridge import damped_cholesky, prefixes
 
 FADE = 2.0
@@ -55,41 +56,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What baselines share: name, fingerprint and kind, all read off the settings.
-
-    Args:
-        fade: an item `a` steps older than the last weighs exp(-a / fade); None: all weigh the same.
-    """
-
-    label: ClassVar[str]
-    fade: float | None = None
-
-    @property
-    def family(self) -> str:
-        """The name without settings."""
-        return ("faded_" if self.fade else "") + self.label
-
-    @property
-    def kind(self) -> Kind:
-        """Order-aware when older items count less."""
-        return "order-aware" if self.fade else "order-blind"
-
-    @property
-    def name(self) -> str:
-        """`family[setting=value,...]`."""
-        settings = {k: v for k, v in vars(self).items() if k != "fade"}
-        inside = ",".join(f"{k}={v:g}" for k, v in settings.items())
-        return f"{self.family}[{inside}]" if inside else self.family
-
-    @property
-    def fingerprint(self) -> str:
-        """Every setting, to the last digit."""
-        return f"{self.family} {vars(self)}"
-
-
-@dataclass(frozen=True)
-class Popularity(Named):
+class Popularity(Baseline):
     """Most users first."""
 
     label = "popularity"
@@ -100,7 +67,7 @@ class Popularity(Named):
 
 
 @dataclass(frozen=True)
-class RecentPopularity(Named):
+class RecentPopularity(Baseline):
     """Popularity in which an interaction loses half its weight every so many days.
 
     Args:
@@ -130,7 +97,7 @@ class RecentPopularity(Named):
 
 
 @dataclass(frozen=True)
-class ItemKNN(Named):
+class ItemKNN(Baseline):
     """Cosine between items over users, shrunk; all neighbours (truncation did not help on any set tried).
 
     Args:
@@ -148,7 +115,7 @@ class ItemKNN(Named):
 
 
 @dataclass(frozen=True)
-class RP3Beta(Named):
+class RP3Beta(Baseline):
     """Three-step random walk from item over user to item, divided by popularity to a power.
 
     Source: Christoffel et al. 2015 (RP3beta), with alpha 1.
@@ -170,7 +137,7 @@ class RP3Beta(Named):
 
 
 @dataclass(frozen=True)
-class EASE(Named):
+class EASE(Baseline):
     """Ridge regression from a user's other items to each item.
 
     Source: Steck 2019, arXiv:1905.03375.
@@ -191,7 +158,7 @@ class EASE(Named):
 
 
 @dataclass(frozen=True)
-class Directed(Named):
+class Directed(Baseline):
     """Ridge regression from the faded last items of every prefix of a history to the items that follow.
 
     Source: the SLIST family, Choi et al. 2021, arXiv:2103.15991.

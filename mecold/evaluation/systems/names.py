@@ -6,22 +6,24 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from mecold.errors import InvalidDataError
-from mecold.evaluation.systems.base import System, as_system
+from mecold.evaluation.systems.base import Entry, System
+from mecold.evaluation.systems.baseline import Baseline
+from mecold.evaluation.systems.factors import ALS, FeatureALS
 from mecold.evaluation.systems.item_to_item import (
     EASE,
     FADE,
     Directed,
     ItemKNN,
-    Named,
     Popularity,
     RecentPopularity,
     RP3Beta,
 )
-from mecold.evaluation.systems.others import ALS, Content, FeatureALS, TextLogistic, TextRidge, UserKNN
 from mecold.evaluation.systems.ours import ABLATIONS, Mecold
+from mecold.evaluation.systems.text import Content, TextLogistic, TextRidge
+from mecold.evaluation.systems.user_to_user import UserKNN
 
 BUILT_IN: dict[str, Callable[..., System]] = {
     "popularity": Popularity,
@@ -71,42 +73,45 @@ GROUPS = {
 """Names that stand for several systems."""
 
 
-def parse_systems(text: str) -> list[System]:
-    """Systems out of a comma-separated list such as `"mecold,ease[l2=100],baselines"`.
+def entries_of(systems: str | Sequence[Any]) -> list[Entry]:
+    """Entries of a list of names, systems and functions, or of one comma-separated text such as
+    `"mecold,ease[l2=100],baselines"`.
 
     Raises:
-        InvalidDataError: naming unknown systems or settings, with the nearest names.
+        InvalidDataError: naming unknown systems or settings with the nearest names, or a name that comes twice.
     """
-    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
-    expanded = itertools.chain.from_iterable(GROUPS.get(name, [name]) for name in names)
-    return [_parsed(name) for name in dict.fromkeys(expanded)]
-
-
-def listed(systems: str | Sequence[Any]) -> list[System]:
-    """Systems from a list of names, systems and functions, or from one comma-separated text."""
     parts = [systems] if isinstance(systems, str) else list(systems)
-    made: list[System] = []
+    made: list[Entry] = []
     for part in parts:
-        made += parse_systems(part) if isinstance(part, str) else [as_system(part)]
-    names = [system.name for system in made]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not made:
-        raise InvalidDataError(
-            f"Two systems are called {twice}; give each a name of its own." if twice else "No system was named."
-        )
+        made += map(Entry.of, _named(part) if isinstance(part, str) else [part])
+    names = [entry.name for entry in made]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidDataError(f"Two systems are called {twice}; give each a name of its own.")
     return made
 
 
-def members(system: System) -> list[System]:
-    """A baseline with every combination of settings of its grid, its own included; any other system as it is."""
-    grid = GRIDS.get(system.family, {}) if isinstance(system, Named) else {}
-    if not isinstance(system, Named) or not grid:
-        return [system]
-    made: list[System] = [
-        cast(System, dataclasses.replace(system, **_typed(system, dict(zip(grid, values, strict=True)))))
+def with_members(entry: Entry) -> Entry:
+    """A baseline with every combination of settings of its grid, its own included, under the name of its family; any
+    other system as it is.
+    """
+    system: Any = entry.system
+    if not isinstance(system, Baseline):
+        return entry
+    grid = GRIDS.get(system.family, {})
+    made = [
+        dataclasses.replace(system, **_typed(system, dict(zip(grid, values, strict=True))))
         for values in itertools.product(*grid.values())
     ]
-    return made if system in made else [cast(System, system), *made]
+    members = made if system in made else [system, *made]
+    return dataclasses.replace(
+        entry, name=system.family, members=tuple(map(Entry.of, members)) if len(members) > 1 else ()
+    )
+
+
+def _named(text: str) -> list[System]:
+    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    expanded = itertools.chain.from_iterable(GROUPS.get(name, [name]) for name in names)
+    return [_parsed(name) for name in dict.fromkeys(expanded)]
 
 
 def _parsed(text: str) -> System:
