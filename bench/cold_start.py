@@ -10,71 +10,60 @@ bench/results/cold_start.svg.
 import argparse
 import json
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from clock import commit_of
-from cold_start_tables import COUNTED, SHUFFLED, everything
 
 from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.protocol import Protocol
+from mecold.evaluation.report import across
+from mecold.evaluation.report.records import Estimate, Findings
+from mecold.evaluation.report.tables import Table, in_markdown
 from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
-from mecold.evaluation.statistics import sign_flip
-from mecold.evaluation.systems.names import listed, members
+from mecold.evaluation.systems.names import entries_of, with_members
 
+COUNTED = (
+    "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",
+)  # fmt: skip
 OTHERS = ("movielens_100k", "goodbooks_10k_v1", "amazon_beauty_handmade_health_2023", "movielens_1m_half_all_ratings")
 BASELINES = (
     "popularity,itemknn,userknn,rp3beta,ease,als,feature_als,content,faded_itemknn,faded_userknn,faded_ease,directed"
 )
 BIG = 8_000
 NEIGHBOURS = ("itemknn", "userknn", "faded_itemknn", "faded_userknn")
+SHUFFLED = ", shuffled"
+SHOWN = ("mecold", "popularity", "itemknn", "ease", "feature_als", "directed", "faded_itemknn", "faded_userknn")
+SHOWN_COLD = ("mecold", "content", "feature_als", "popularity")
+Maker = Callable[[Sequence[Findings]], Table]
 RESULTS = Path(__file__).parent / "results"
 
 
 KEPT = ("ndcg@10", "recall@20", "mrr@10", "full:ndcg@10")
 
 
-def slim(data: dict[str, Any]) -> dict[str, Any]:
-    """What cold_start.json keeps of a report, to five digits."""
+def slim(found: Findings) -> Findings:
+    """What cold_start.json keeps of a report."""
 
-    def cells(by_k: dict[str, Any]) -> dict[str, Any]:
+    def cells(by_k: Mapping[int, Mapping[str, Estimate]]) -> dict[int, dict[str, Estimate]]:
         return {k: {metric: cell[metric] for metric in KEPT if metric in cell} for k, cell in by_k.items()}
 
     systems = {
-        name: {
-            "kind": one["kind"],
-            "scores": {seed: cells(by_k) for seed, by_k in one["scores"].items()},
-            "mean": cells(one["mean"]),
-            **{key: one.get(key) for key in ("fit_seconds", "peak_bytes", "beyond")},
-        }
-        for name, one in data["systems"].items()
-    }
-    keep = ("protocol", "seeds", "shots", "tuned", "split", "envelope", "comparisons", "failed")
-    name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
-    slimmed: dict[str, Any] = rounded({"dataset": name, **{key: data[key] for key in keep}, "systems": systems})
-    return slimmed
-
-
-def over_all_shots(per_user: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Each ablation against the whole model over all numbers of shots: ratio of means, and p of a sign-flip test over users.
-
-    A user's differences enter together, whatever the seed and the number of shots.
-    """
-    some = per_user.filter(pl.col("shots") > 0, pl.col("system").str.starts_with("mecold"))
-    wide = some.pivot(on="system", index=["seed", "user_id", "shots"], values="ndcg@10")
-    found = {}
-    for name in (name for name in wide.columns if name.startswith("mecold-")):
-        by_user = wide.group_by("user_id", maintain_order=True).agg(
-            (pl.col(name) - pl.col("mecold")).sum().alias("moved")
+        name: replace(
+            one, scores={seed: cells(by_k) for seed, by_k in one.scores.items()}, mean=cells(one.mean), slices={}
         )
-        ratio = wide[name].mean() / wide["mecold"].mean()  # type: ignore[operator]
-        found[name] = {"ratio": ratio, "p": sign_flip(by_user["moved"].to_numpy())}
-    return found
+        for name, one in found.systems.items()
+    }
+    return replace(found, systems=systems, metrics=[metric for metric in found.metrics if metric in KEPT])
 
 
 def rounded(value: Any) -> Any:
+    """Numbers to five digits."""
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -82,7 +71,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> dict[str, Any]:
+def run(data_dir: Path, name: str, protocol: Protocol, args: argparse.Namespace) -> Findings:
     log = pl.read_parquet(data_dir / name / "interactions.parquet")
     if args.shuffled:  # without a time or a position, each history is ordered by a hash
         log, name_of = log.drop("timestamp", "position", strict=False), name + SHUFFLED
@@ -91,40 +80,61 @@ def run(data_dir: Path, name: str, protocol: str, args: argparse.Namespace) -> d
     dataset = Dataset.read(log, data_dir / name / "items.parquet", name=name_of)
     shots = [int(k) for k in args.shots.split(",")] if args.shots else None
     small = dataset.catalog.size <= BIG
-    chosen = listed(f"mecold,{BASELINES}" + (f",{args.add}" if args.add else ""))
+    chosen = entries_of(f"mecold,{BASELINES}" + (f",{args.add}" if args.add else ""))
     if protocol == "time" or (protocol == "user" and not small):  # every member runs; the envelope takes its pick
-        chosen = [m for one in chosen for m in (members(one) if small or one.name.startswith(NEIGHBOURS) else [one])]
+        spread = [with_members(one) if small or one.name.startswith(NEIGHBOURS) else one for one in chosen]
+        chosen = [member for one in spread for member in one.members or (one,)]
     report = evaluate(
-        chosen, dataset, protocol=protocol, shots=shots, tune=small and protocol != "time",
+        [entry.system for entry in chosen], dataset, protocol=protocol, shots=shots, tune=small and protocol != "time",
         seeds=(0,) if protocol == "time" else [int(seed) for seed in args.seeds.split(",")],
         reference="mecold",
         out=args.out / f"{name_of}-{protocol}{'' if shots is None else '-many'}", progress=True,
     )  # fmt: skip
-    return slim(report.data) | {"over_all_shots": rounded(over_all_shots(report.per_user))}
+    return slim(report.found)
 
 
-def picture(results: list[dict[str, Any]]) -> None:
+def sections(found: Sequence[Findings]) -> str:
+    """Evaluation's tables, by what is cold."""
+    mine = [one for one in found if "mecold" in one.systems]
+    few = {p: [one for one in mine if one.protocol == p and max(one.shots) <= 10] for p in ("user", "time", "item")}
+    many = [one for one in mine if max(one.shots) > 10]
+    ordered = [one for one in few["user"] if not one.dataset.name.endswith(SHUFFLED)]
+    counted = [one for one in ordered if one.dataset.name in COUNTED]
+    shuffled = [one for one in few["user"] if one.dataset.name.endswith(SHUFFLED)]
+    ablated = [one for one in ordered if any(name.startswith("mecold-") for name in one.systems)]
+    ratios: Maker = lambda some: across.ratios(some, "mecold")  # noqa: E731
+    parts: list[tuple[str, Sequence[Findings], Maker]] = [
+        ("Cold users (user split), sets that count", counted, ratios),
+        ("Cold users (user split), all sets", ordered, ratios),
+        ("Cold users (user split)", ordered, lambda some: across.scores(some, SHOWN)),
+        ("Cold users after a date (time split)", few["time"], ratios),
+        ("Cold items (item split)", few["item"], lambda some: across.cold_items(some, SHOWN_COLD, "content")),
+        ("Beyond few shots (50 and 100)", many, ratios),
+        ("Without any order (user split)", shuffled, ratios),
+        ("Ablations (user split)", ablated, lambda some: across.against(some, "mecold-")),
+        ("Cost of a fit", ordered, lambda some: across.costs(some, "mecold")),
+    ]
+    tables = [(title, make(some)) for title, some, make in parts if some]
+    return "\n".join(in_markdown(replace(table, title=title), level=3) for title, table in tables)
+
+
+def picture(found: Sequence[Findings]) -> None:
     """Ratios with intervals, a panel per set of the user split."""
     from matplotlib.figure import Figure
 
-    shown = [
-        one
-        for one in results
-        if one["protocol"] == "user" and one["dataset"] in COUNTED and 1 in one["shots"] and "mecold" in one["systems"]
-    ]
+    shown = [one for one in found if one.protocol == "user" and one.dataset.name in COUNTED and 1 in one.shots]
     if not shown:
         return
     figure = Figure(figsize=(10, 2.6), layout="constrained")
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
-        shots = [k for k in one["shots"] if k > 0]
         for shift, (kind, colour) in enumerate((("all", "#1f5fd0"), ("order-blind", "#d9822b"))):
-            cells = [one["envelope"][kind]["ratios"]["mecold"][str(k)] for k in shots]
-            places = [place + 0.2 * shift - 0.1 for place in range(len(shots))]
-            axes.vlines(places, [c["low"] for c in cells], [c["high"] for c in cells], color=colour)
-            axes.plot(places, [c["ratio"] for c in cells], "o", color=colour, label=kind, markersize=4)
+            cells = [one.envelope[kind].ratios["mecold"][k] for k in one.positive]
+            places = [place + 0.2 * shift - 0.1 for place in range(len(cells))]
+            axes.vlines(places, [c.low for c in cells], [c.high for c in cells], color=colour)
+            axes.plot(places, [c.ratio for c in cells], "o", color=colour, label=kind, markersize=4)
         axes.axhline(1, color="#777", linewidth=1)
-        axes.set_xticks(range(len(shots)), [f"k={k}" for k in shots])
-        axes.set_title(one["dataset"], fontsize=8)
+        axes.set_xticks(range(len(one.positive)), [f"k={k}" for k in one.positive])
+        axes.set_title(one.dataset.name, fontsize=8)
         axes.set_yscale("log")
         axes.set_yticks([0.8, 1, 1.25, 1.5, 2, 3], ["0.8", "1", "1.25", "1.5", "2", "3"])
         axes.minorticks_off()
@@ -135,7 +145,9 @@ def picture(results: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_dir", type=Path)
+    parser.add_argument(
+        "data_dir", type=Path, nargs="?", help="without it, the tables of what was measured are printed"
+    )
     parser.add_argument("--sets", default=",".join([*COUNTED, *OTHERS]))
     parser.add_argument("--protocols", default="user,time,item")
     parser.add_argument("--add", help="further systems, such as mecold-no-inner,mecold-no-text")
@@ -147,22 +159,27 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     commit = commit_of()
-    kept = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
-    results = {(one["dataset"], one["protocol"], tuple(one["shots"])): one for one in kept["results"]}
-    for protocol in args.protocols.split(","):
+    kept = json.loads(args.json.read_text())["results"] if args.json.is_file() else []
+    results = {key_of(Findings.from_json(one)): one for one in kept}
+    for protocol in args.protocols.split(",") if args.data_dir else []:
         for name in args.sets.split(","):
             try:
                 found = run(args.data_dir, name, protocol, args)
             except ValueError as error:
                 print(f"{name}, {protocol}: {error}", flush=True)
                 continue
-            results[found["dataset"], found["protocol"], tuple(found["shots"])] = found | {"commit": commit}
+            results[key_of(found)] = rounded(found.to_json()) | {"commit": commit}
             args.json.parent.mkdir(exist_ok=True)
             write_text(args.json, json.dumps({"results": list(results.values())}))
             print(f"{name}, {protocol}: done", flush=True)
-    found = list(results.values())
-    print(everything(found))
-    picture(found)
+    found_all = [Findings.from_json(one) for one in results.values()]
+    print(sections(found_all))
+    picture(found_all)
+
+
+def key_of(found: Findings) -> tuple[str, str, tuple[int, ...]]:
+    """What a result of a later run takes the place of."""
+    return found.dataset.name, found.protocol, tuple(found.shots)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
+from mecold.devices import device_of
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
 from mecold.meta.config import MetaConfig
@@ -43,7 +44,7 @@ class Recommender:
         config: settings of the meta-learning.
         template: which item columns make the text.
         index: `"auto"` (exact), `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
-        device: where training and scoring run: `"auto"`, `"cpu"`, `"cuda"`, ...
+        device: where training and scoring run: `"auto"`, `"cpu"`, `"cuda"`, ... (see `mecold.devices`).
         rng: seed or generator of everything random (SPEC 7).
         progress: show progress bars.
     """
@@ -64,7 +65,7 @@ class Recommender:
         self.progress = progress
         self._encoder = encoder
         self._kind = index
-        self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device_of(device)
         self._rng = np.random.default_rng(rng)
         self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
         self._statistics: Kept | None = None

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["MECOLD_DEVICE"] = os.environ.get("MECOLD_TEST_DEVICE", "cpu")  # MECOLD_TEST_DEVICE=cuda make test
 
 from mecold import MetaConfig, PrecomputedEncoder, Recommender, TrainConfig
 from mecold.shop import Shop, make_shop

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,8 @@ from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.export import export
 from mecold.evaluation.plan import make_plan
 from mecold.evaluation.protocol import split
+from mecold.evaluation.report import across, tables
+from mecold.evaluation.report.records import Findings
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.base import FunctionSystem
 from mecold.evaluation.systems.names import GRIDS, entries_of, with_members
@@ -208,6 +211,32 @@ def test_cold_items_are_ranked_among_themselves_and_among_all(dataset):
     assert found.data["split"]["0"]["cold_items"] == len(one.cold)
     assert 0 < found.data["systems"]["content"]["beyond"]["10"]["new_items"] < 1
     assert found.data["systems"]["popularity"]["beyond"]["10"]["new_items"] == 0
+
+
+def test_findings_come_back_from_the_file_as_they_were(report, folder, dataset):
+    items = evaluate("content,popularity", dataset, protocol="item", seeds=(0,))
+    for one, text in ((report, (folder / "report.json").read_text()), (items, json.dumps(items.data))):
+        again = Findings.from_json(json.loads(text))
+        assert again.to_json() == one.data
+        assert tables.markdown(again) == one.markdown()
+
+
+def test_reports_of_many_sets_stand_side_by_side(report, dataset):
+    other = replace(report.found, dataset=replace(report.found.dataset, name="other"))
+    table = across.ratios([report.found, other], "mecold")
+    envelope = report.found.envelope["all"]
+    assert [row[0] for row in table.rows] == ["shop", "other"]
+    assert table.rows[0][2].startswith(f"{envelope.ratios['mecold'][1].ratio:.3f} [")
+    assert f"geometric mean {envelope.geometric_mean['mecold']:.3f}" in table.note
+    assert [row[1] for row in across.scores([report.found], ["ease", "nothing", "mecold"]).rows] == ["ease", "mecold"]
+    tested = across.against([report.found], "cont").rows
+    assert [row[1] for row in tested] == ["ent"]
+    assert float(tested[0][-1].partition("%")[0]) / 100 == pytest.approx(
+        report.found.overall["content"].ratio - 1, abs=1e-3
+    )
+    frame = report.per_user.filter(pl.col("shots") > 0)
+    means = [frame.filter(system=name)["ndcg@10"].mean() for name in ("content", "mecold")]
+    assert report.found.overall["content"].ratio == pytest.approx(means[0] / means[1])
 
 
 # ---- errors before any work

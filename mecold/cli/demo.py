@@ -50,7 +50,7 @@ def run_demo(console: Console, *, n_items: int = 2000, n_users: int = 3000, seed
     for place, (shots, some) in enumerate(tasks.items()):
         support, bought = (ids.gather(rows[place]).to_list() for rows in (some.supports, some.queries))
         console.print(_stranger(recommender, support, bought, shots, popular))
-    console.print(scores_table(found))
+    console.print(scores_table(found, with_costs=False))
     return found
 
 

@@ -111,9 +111,8 @@ def _numbers(option: str, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class _Run:
-    """The options of a run."""
+    """The options of a run; the same for both commands that have one."""
 
-    systems: Systems = "mecold,baselines"
     out: Target = None
     tune: Tune = False
     reference: Reference = None
@@ -159,13 +158,13 @@ def _default(field: Field[Any]) -> Any:
 @app.callback()
 @_options(_Data, _Run)
 @no_type_check  # the context that typer hands over is no typer.Context to a strict checker
-def run(context: typer.Context, data: _Data, how: _Run) -> None:
+def run(context: typer.Context, data: _Data, how: _Run, systems: Systems = "mecold,baselines") -> None:
     """Evaluate recommenders on cold users and cold items, over the full catalogue.
 
     Example: mecold evaluate --interactions log.parquet --items items.parquet --systems mecold,baselines --out report/
     """
     if context.invoked_subcommand is None:
-        _evaluated(data, how, {})
+        _evaluated(data, how, systems, {})
 
 
 @app.command("export")
@@ -186,6 +185,7 @@ def score(
     rankings: Annotated[list[str], typer.Option(help="NAME=lists.parquet: task_id, items; repeatable.")],
     data: _Data,
     how: _Run,
+    systems: Systems = "popularity",
 ) -> None:
     """Score lists that another stack ranked, beside built-in systems.
 
@@ -194,12 +194,12 @@ def score(
     pairs = [pair.partition("=") for pair in rankings]
     if not all(name and path for name, _, path in pairs):
         raise InvalidDataError(f"--rankings takes NAME=FILE; not {rankings}.")
-    _evaluated(data, how, {name: path for name, _, path in pairs})
+    _evaluated(data, how, systems, {name: path for name, _, path in pairs})
 
 
-def _evaluated(data: _Data, how: _Run, rankings: dict[str, str]) -> None:
+def _evaluated(data: _Data, how: _Run, systems: str, rankings: dict[str, str]) -> None:
     report = evaluate(
-        how.systems, data.dataset(), **data.settings(), tune=how.tune, reference=how.reference, rankings=rankings,
+        systems, data.dataset(), **data.settings(), tune=how.tune, reference=how.reference, rankings=rankings,
         out=how.out, progress=not how.json_,
     )  # fmt: skip
     if how.json_:

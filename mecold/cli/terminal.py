@@ -63,10 +63,10 @@ def mapping_for(frame: pl.DataFrame, renames: dict[str, str]) -> dict[str, str]:
     return {ours: theirs for ours, theirs in renames.items() if theirs in frame.columns}
 
 
-def scores_table(found: Findings) -> Table:
-    """An evaluation as one compact table: the headline metric, what it costs, and which system is compared with."""
+def scores_table(found: Findings, *, with_costs: bool = True) -> Table:
+    """An evaluation as one compact table: the headline metric, and what it costs; the reference is bold."""
     title = f"{found.dataset.name}, {found.protocol} split: {found.headline}, mean over {len(found.seeds)} seeds"
-    heads = ["system", *(f"k={k}" for k in found.shots), "fit s", "ms/user"]
+    heads = ["system", *(f"k={k}" for k in found.shots), *(["fit s", "ms/user"] if with_costs else [])]
     table = Table(*heads, title=escaped(title), title_justify="left")
     for name in found.ranked():
         means = [f"{found.score(name, k).mean:.4f}" for k in found.shots]
@@ -74,5 +74,6 @@ def scores_table(found: Findings) -> Table:
         fit = "" if costs.fit_seconds is None else f"{costs.fit_seconds:.1f}"
         adapt, recommend = costs.adapt_p50_ms, costs.recommend_p50_ms
         each = "" if adapt is None or recommend is None else f"{adapt + recommend:.2f}"
-        table.add_row(escaped(name), *means, fit, each, style="bold" if name == found.reference else None)
+        spent = [fit, each] if with_costs else []
+        table.add_row(escaped(name), *means, *spent, style="bold" if name == found.reference else None)
     return table

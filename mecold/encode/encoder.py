@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mecold.data.frames import FrameLike, read_frame
+from mecold.devices import device_of
 from mecold.encode.cache import VectorCache, default_cache_folder
 from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
 from mecold.errors import EncoderError, InvalidDataError, few
@@ -139,9 +140,7 @@ class TextEncoder:
         folder = find_model(str(model))
         weights = weights_hash(folder)
         own = read_settings(folder)
-        self.device = torch.device(
-            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-        )
+        self.device = device_of(device)
         dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         quiet: Callable[[], None] = logging.disable_progress_bar
         quiet()

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from mecold.devices import device_of
 from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.measures import METRICS, Metric
@@ -78,7 +77,7 @@ def make_plan(
         raise InvalidDataError("metrics must name at least one metric, such as 'ndcg@10'.")
     for name in metrics:
         Metric.parse(name)
-    device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(device_of(device))
     splits = {seed: split(dataset, protocol, seed) for seed in seeds}
     plan = Plan(dataset, protocol, shots, seeds, tuple(metrics), tune, device, splits)
     for seed, one in splits.items():

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from mecold.evaluation.systems.base import Kind, Supports, Training, padded
-from mecold.heads.preference import Coefficients, PreferenceHead
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
-from mecold.space.space import ItemSpace, UserVectors
+from mecold.model import Model
+from mecold.serving import adapt
+from mecold.space.shelf import Shelf
+from mecold.space.space import UserVectors
 from mecold.version import __version__
 
 Change = Callable[[MetaConfig], MetaConfig]
@@ -77,27 +79,25 @@ class Mecold:
             training.log, training.dataset.catalog, vectors.to(training.device), config,
             rng=np.random.default_rng(training.seed),
         )  # fmt: skip
-        return FittedMecold(found.head, found.space, found.head.coefficients())
+        model = Model(found.basis, found.head, encoder="", axes="", log="")
+        return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"))
 
 
 @dataclass(frozen=True)
 class FittedMecold:
-    """Head and item space; adapts and scores as `Recommender` does."""
+    """A model and its shelf, adapted by the code that serves `Recommender`; supports and times are the protocol's."""
 
-    head: PreferenceHead
-    space: ItemSpace
-    coefficients: Coefficients
+    model: Model
+    shelf: Shelf
     reads_time: bool = True
 
-    @torch.inference_mode()
     def adapt(self, supports: Supports, times: np.ndarray | None = None) -> UserVectors:
         """One vector per user; `times` are those of each user's newest item."""
         sizes = [len(rows) for rows in supports]
-        support = padded(supports, times=None if times is None else np.repeat(times, sizes))
-        return self.head.adapt(self.space, support.to(self.space.device), self.coefficients)
+        return adapt(self.model, self.shelf, padded(supports, times=None if times is None else np.repeat(times, sizes)))
 
     @torch.inference_mode()
     def scores(self, state: UserVectors) -> np.ndarray:
         """Scores of the catalogue."""
-        found: np.ndarray = self.space.scores(state).cpu().numpy()
+        found: np.ndarray = self.shelf.space.scores(state).cpu().numpy()
         return found
