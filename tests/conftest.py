@@ -11,9 +11,20 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["MECOLD_DEVICE"] = os.environ.get("MECOLD_TEST_DEVICE", "cpu")  # MECOLD_TEST_DEVICE=cuda make test
 
-from mecold import MetaConfig, PrecomputedEncoder, Recommender, TrainConfig
+from mecold import MetaConfig, PrecomputedEncoder, Recommendation, Recommender, TrainConfig
 from mecold.shop import Shop, make_shop
 from mecold.space.settings import FactorConfig
+
+ON_CPU = os.environ["MECOLD_DEVICE"] == "cpu"
+bitwise = pytest.mark.skipif(not ON_CPU, reason="bit-for-bit equality is promised on the CPU alone")
+
+
+def assert_same(found: list[Recommendation], expected: list[Recommendation]) -> None:
+    """Equal lists: to the bit on the CPU; elsewhere sums are taken in any order, and scores agree to six digits."""
+    if ON_CPU:
+        assert found == expected
+    assert [one.item for one in found] == [one.item for one in expected]
+    np.testing.assert_allclose([one.score for one in found], [one.score for one in expected], rtol=1e-5)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -282,7 +282,9 @@ def test_an_item_added_later_stands_where_a_fit_would_have_put_it(shop, encoder)
     rows = torch.tensor([shelf.catalog.row(item) for item in late])
     assert shelf.space.new[rows].all()
 
-    text = model.basis.text(torch.from_numpy(encoder.encode([there.text_of(item) for item in late])))
+    text = model.basis.text(
+        torch.from_numpy(encoder.encode([there.text_of(item) for item in late])).to(shelf.space.device)
+    )
     added = newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
 
     for name, channel in added.channels.items():

