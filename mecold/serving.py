@@ -100,7 +100,10 @@ def id_list(items: Iterable[ItemId], name: str) -> list[ItemId]:
 @torch.inference_mode()
 def adapt(model: Model, shelf: Shelf, support: Histories) -> UserVectors:
     """Adapt users, one or many: every door goes through here."""
-    return model.head.adapt(shelf.space, support.to(shelf.space.device), model.coefficients)
+    device = shelf.space.device
+    return model.head.adapt(
+        shelf.space, support if support.mask.device == device else support.to(device), model.coefficients
+    )  # fmt: skip
 
 
 def states_of(

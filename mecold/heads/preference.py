@@ -17,7 +17,7 @@ arXiv:1807.05960), kept linear.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +27,7 @@ from torch.nn.functional import embedding  # unlike indexing, its backward adds 
 from mecold.data.histories import Histories
 from mecold.errors import InvalidDataError
 from mecold.heads.inner import shift
-from mecold.space.channel import LISTS, Channel, Traits
+from mecold.space.channel import LISTS, Traits
 from mecold.space.space import ItemSpace, UserVectors
 
 KNOTS = (0, 1, 2, 3, 5, 8, 12, 20)
@@ -262,21 +262,27 @@ class PreferenceHead:
         gain = embedding(shots, c.gain)
         if not self.config.inner:
             return gain
-        evidence = self.standardised(self.evidence(space, support), c.usual[shots], c.spread[shots])
+        evidence = self.standardised(
+            self.evidence(space, support), embedding(shots, c.usual), embedding(shots, c.spread)
+        )
         return gain * shift(torch.where(shots[:, None] > 0, evidence, 0.0), self.gains.step)
 
     def evidence(self, space: ItemSpace, support: Histories) -> Float[Tensor, "users evidence"]:
         """What at most 20 items say for the channels, whatever the labels: their mean popularity; and for each channel in which
         items can agree how much they do, the length of the mean of their unit vectors: 1 where all point the same way.
         """
-        share = support.mask / support.shots[:, None].clamp(min=1)
-        found = {"popularity": read(space.popularity[:, None], support.rows, share)[:, 0]}
-        for name, channel in space.channels.items():
-            if channel.norm is not None and channel.support is not None:
-                mean = read(channel.support, support.rows, share / channel.norm[support.rows].clamp(min=1e-12))
-                found[name] = mean.norm(dim=1)
-        wanted = evidence_of(self.traits, self.config)
-        return torch.stack([found[name] for name in wanted], dim=1) if wanted else share[:, :0]
+        if not self.config.inner:
+            return support.liking[:, :0]
+        bags, share = Bags.of(support.rows), support.mask / support.shots[:, None].clamp(min=1)
+        found = [bags.sums(space.popularity[:, None], share)]
+        for name in evidence_of(self.traits, self.config)[1:]:
+            channel = space[name]
+            assert channel.norm is not None and channel.support is not None, (
+                "where items agree, their lengths are known"
+            )
+            unit = share / channel.norm.take(support.rows).clamp_(min=1e-12)
+            found.append(torch.linalg.vector_norm(bags.sums(channel.support, unit), dim=1, keepdim=True))
+        return torch.cat(found, dim=1)
 
     @staticmethod
     def standardised(evidence: Tensor, usual: Tensor, spread: Tensor) -> Float[Tensor, "users evidence"]:
@@ -288,51 +294,59 @@ class PreferenceHead:
         channel fades, and of the item sides of tied channels; the trend of the moment; a liking for popular items. The
         trust in each support row's neighbour list is read off in the same way.
         """
-        shots, liking = support.shots, support.liking
+        shots, liking, bags = support.shots, support.liking, Bags.of(support.rows)
         scale = embedding(shots, c.scale)
         rare = torch.exp(-c.rarity * space.popularity[support.rows][..., None])
         trust = liking[..., None] * rare * embedding(support.ages, c.fade)
-        faded = dict(zip(self.names, trust.unbind(-1), strict=True))
-        tied = dict(zip(self.tied, embedding(shots, c.tied).unbind(-1), strict=True))
+        faded = dict(zip(self.names, trust.permute(2, 0, 1).contiguous(), strict=True))
+        own = dict(zip(self.names, scale.unsqueeze(1).unbind(2), strict=True))
+        tied = dict(zip(self.tied, embedding(shots, c.tied).unsqueeze(1).unbind(2), strict=True))
         known = ~space.new[support.rows]  # the item side of a guess has a scale of its own
         parts = {}
         for name, channel in space.channels.items():
             if channel.traits.reads == "bonus":
                 continue
-            own = scale[:, self.column[name], None]
+            by = channel.scale_name
             if channel.traits.reads == "items":
-                weight = faded[channel.scale_name] if channel.traits.fades else liking
-                parts[name] = self._items(channel, support.rows, weight * own)
+                if channel.support is None:
+                    raise InvalidDataError(f"The channel {name!r} reads items, but has no support side.")
+                weight = faded[by] if channel.traits.fades else liking
+                parts[name] = bags.sums(channel.support, weight * own[by])
                 if name in tied:
-                    parts[name] = parts[name] + read(channel.item, support.rows, weight * known * tied[name][:, None])
+                    parts[name] = parts[name] + bags.sums(channel.item, weight * known * tied[name])
             elif channel.traits.reads == "time" and channel.clock is not None:
-                parts[name] = own * channel.clock.reading(support.time)
+                parts[name] = own[by] * channel.clock.reading(support.time)
             else:
-                parts[name] = own
-        return Reading(parts, faded[LISTS] * scale[:, self.column[LISTS], None])
-
-    @staticmethod
-    def _items(channel: Channel, rows: Int[Tensor, "users shots"], weight: Tensor) -> Tensor:
-        if channel.support is None:
-            raise InvalidDataError(f"The channel {channel.name!r} reads items, but has no support side.")
-        return read(channel.support, rows, weight)
+                parts[name] = own[by]
+        return Reading(parts, faded[LISTS] * own[LISTS])
 
 
-def read(
-    table: Float[Tensor, "items width"], rows: Int[Tensor, "users shots"], weights: Float[Tensor, "users shots"]
-) -> Float[Tensor, "users width"]:
-    """Weighted sum of rows of a table per user; the same to the bit in any company and with any padding of weight 0."""
-    users, shots = rows.shape
-    starts = (
-        torch.arange(0, users * shots, shots, device=rows.device)
-        if shots > 1
-        else torch.arange(users, device=rows.device)
-    )
-    # the function behind nn.functional.embedding_bag, which spends more on looking at its arguments than on one user
-    found: Tensor = torch.embedding_bag(
-        table, rows.reshape(-1), starts, False, 0, False, weights.reshape(-1), False
-    )[0]  # fmt: skip
-    return found
+class Bags(NamedTuple):
+    """Rows of supports, laid out once for sums over the rows of many tables.
+
+    Args:
+        rows: user after user.
+        starts: where each user begins.
+    """
+
+    rows: Int[Tensor, " rows"]
+    starts: Int[Tensor, " users"]
+
+    @classmethod
+    def of(cls, rows: Int[Tensor, "users shots"]) -> "Bags":
+        """Bags of a batch of supports."""
+        users, shots = rows.shape
+        return cls(rows.reshape(-1), torch.arange(users, device=rows.device) * shots)
+
+    def sums(
+        self, table: Float[Tensor, "items width"], weights: Float[Tensor, "users shots"]
+    ) -> Float[Tensor, "users width"]:
+        """Weighted sum of rows of a table per user; the same to the bit in any company and with any padding of weight 0."""
+        # the function behind nn.functional.embedding_bag, which spends more on looking at its arguments than on one user
+        found: Tensor = torch.embedding_bag(
+            table, self.rows, self.starts, False, 0, False, weights.reshape(-1), False
+        )[0]  # fmt: skip
+        return found
 
 
 def names_of(traits: Mapping[str, Traits]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from mecold.errors import InvalidDataError, ModelFileError
@@ -36,6 +36,8 @@ class Hidden(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> "Hidden":
         """From an array of rows per user."""
+        if len(rows) == 1:
+            return cls(np.zeros(len(rows[0]), np.int64), rows[0])
         owners = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
         return cls(owners, np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64))
 
@@ -86,7 +88,9 @@ class ItemIndex(Protocol):
         ...
 
 
-def top_rows(scores: Float[Tensor, "users items"], k: int) -> tuple[Float[Tensor, "users k"], Int[Tensor, "users k"]]:
+def top_rows(
+    scores: Float[Tensor, "users items"], k: int
+) -> tuple[Float32[np.ndarray, "users k"], Int64[np.ndarray, "users k"]]:
     """The k best scores of each row and their columns, best first, ties by column: deterministic, unlike `topk`.
 
     A first pass keeps the k + 1 blocks with the largest maxima: every one of the k best lies in one of them.
@@ -104,21 +108,17 @@ def top_rows(scores: Float[Tensor, "users items"], k: int) -> tuple[Float[Tensor
     else:
         columns, part = None, scores
     best = part.topk(min(k + 1, part.shape[1]), dim=1)
-    values, places = best.values, best.indices
-    if columns is not None:
-        places = columns.gather(1, places)
-    tied = (values[:, k] == values[:, k - 1]).nonzero()[:, 0] if values.shape[1] > k else values.new_zeros(0).long()
-    values, places = values[:, :k].contiguous(), places[:, :k].contiguous()
-    for user in tied.tolist():  # the boundary cuts through equal scores: take the lowest columns among them
-        edge = values[user, k - 1]
-        keep = places[user][values[user] > edge]
-        equal = (scores[user] == edge).nonzero()[: k - len(keep), 0]
-        places[user] = torch.cat([keep, equal])
-        values[user] = scores[user, places[user]]
-    order = places.argsort(1)
-    values, places = values.gather(1, order), places.gather(1, order)
-    order = values.argsort(dim=1, descending=True, stable=True)
-    return values.gather(1, order), places.gather(1, order)
+    places = best.indices if columns is None else columns.gather(1, best.indices)
+    values, rows = best.values.cpu().numpy(), places.cpu().numpy()
+    tied = np.flatnonzero(values[:, k] == values[:, k - 1]) if values.shape[1] > k else np.empty(0, np.int64)
+    values, rows = values[:, :k], rows[:, :k]
+    for user in tied:  # the boundary cuts through equal scores: take the lowest columns among them
+        edge = values[user, -1]
+        keep = rows[user][values[user] > edge]
+        equal = (scores[int(user)] == float(edge)).nonzero()[: k - len(keep), 0]
+        rows[user, len(keep) :] = equal.cpu().numpy()
+    order = np.lexsort((rows, -values))
+    return np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
 
 
 class ExactIndex:
@@ -130,15 +130,19 @@ class ExactIndex:
         step = max(1, _SCORES_AT_ONCE // max(1, len(space)))
         parts = []
         for start in range(0, max(1, len(users)), step):
-            scores = space.scores(users[start : start + step])
-            if len(hidden.users):
-                owners, rows = hidden.between(start, start + step)
-                scores[torch.from_numpy(owners), torch.from_numpy(rows)] = -torch.inf
+            some, out = (
+                (users, hidden)
+                if len(users) <= step
+                else (users[start : start + step], hidden.between(start, start + step))
+            )
+            scores = space.scores(some)
+            if len(out.users):
+                cells = torch.from_numpy(out.users * len(space) + out.rows).to(scores.device)
+                scores.view(-1).index_fill_(0, cells, -torch.inf)
             if len(buried):
                 scores[:, buried] = -torch.inf
-            values, places = top_rows(scores, k)
-            found = values.cpu().numpy()
-            parts.append(Ranked(places.cpu().numpy(), found, np.isfinite(found)))
+            values, rows = top_rows(scores, k)
+            parts.append(Ranked(rows, values, np.isfinite(values)))
         return Ranked.join(parts)
 
 
@@ -219,8 +223,7 @@ class FaissIndex:
                 continue
             scores = space.scores_among(torch.from_numpy(rows).to(one.vector.device), one)
             values, places = top_rows(scores, k)
-            found = values.cpu().numpy()
-            parts.append(Ranked(rows[places.cpu().numpy()], found, np.isfinite(found)))
+            parts.append(Ranked(rows[places], values, np.isfinite(values)))
         return Ranked.join(parts)
 
 

@@ -63,15 +63,15 @@ class Lists(Rows):
         rows: Int[Tensor, "users shots"],
         trust: Float[Tensor, "users shots"],
     ) -> Float[Tensor, "users items"]:
-        """Scores plus, for each support row, its trust times its list; differentiable.
+        """Add to scores, in place, for each support row its trust times its list; differentiable.
 
         Args:
             scores: scores of the catalogue.
             rows: support rows; padding has trust 0.
             trust: how much each support row's list counts.
         """
-        columns = self.rows[rows].flatten(1).long()
-        return scores.scatter_add(1, columns, (trust[..., None] * embedding(rows, self.values)).flatten(1))
+        columns = self.rows.index_select(0, rows.reshape(-1)).view(len(rows), -1).long()
+        return scores.scatter_add_(1, columns, (trust[..., None] * embedding(rows, self.values)).flatten(1))
 
     def among(
         self, columns: Int[Tensor, " some"], rows: Int[Tensor, "users shots"], trust: Float[Tensor, "users shots"]

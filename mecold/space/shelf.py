@@ -109,7 +109,7 @@ class Shelf:
         if not len(rows):
             return np.empty(0, np.int64), np.empty(0, np.float32)
         scores, places = top_rows(self.space.scores_among(torch.from_numpy(rows).to(self.space.device), users), k)
-        return rows[places[0].cpu().numpy()], scores[0].cpu().numpy()
+        return rows[places[0]], scores[0]
 
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[ItemId]:
         """Ids of rows."""

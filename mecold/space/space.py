@@ -63,7 +63,7 @@ class ItemSpace:
         """Where each channel lies in a vector."""
         return spans_of(self.channels)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Width of an item vector."""
         return sum(channel.width for channel in self.channels.values())
