@@ -450,6 +450,14 @@ def test_the_same_seed_gives_the_same_bytes(shop, fit, tmp_path):
     assert first.recommend(first.adapt_user(["p1"])) == second.recommend(second.adapt_user(["p1"]))
 
 
+@bitwise
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_s_mode_of_torch_changes_nothing(shop, fit, fitted, mode):
+    with mode():
+        again = fit(shop.interactions, shop.items)
+        assert again.adapt_user(["p1"]).query.tolist() == fitted.adapt_user(["p1"]).query.tolist()
+
+
 def test_the_order_of_users_in_the_log_changes_no_closed_form():
     histories = small_log(3)
     a, b = stats_of(histories), stats_of(histories[::-1])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -66,7 +67,15 @@ def fit(
     Raises:
         InvalidDataError: if there is no user to learn from.
     """
-    recorder = recorder or Recorder()
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+        own = vectors.clone() if vectors.is_inference() else vectors
+        return _fit(log, catalog, own, config, factors, rng, recorder or Recorder())
+
+
+def _fit(
+    log: Interactions, catalog: Catalog, vectors: Float[Tensor, "items text_dim"], config: MetaConfig,
+    factors: ItemFactors | None, rng: np.random.Generator, recorder: Recorder,
+) -> FitResult:  # fmt: skip
     recorder.report.notes += [*catalog.notes, *log.notes]
     labels = log.labels_from(config.liked_from)
     eligible = _eligible(log, labels, config, factors, recorder)
