@@ -38,7 +38,7 @@ from mecold.space.space import ItemSpace
 from mecold.space.statistics import Kept, Statistics
 from mecold.version import __version__
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)

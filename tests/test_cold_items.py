@@ -144,7 +144,7 @@ def test_channels_lie_side_by_side_and_new_items_have_columns_of_the_first_facto
     rest = {name: maker for name, maker in MAKERS.items() if name in ("text", "alike", "new", "popularity")}
     none = FactorConfig(symmetric_rank=0, directed_rank=0)
     rows = np.arange(3)
-    stats = statistics_of(rows, np.ones(3, np.float32), np.array([0, 3]), rows, 3, none)
+    stats = statistics_of(rows, np.array([0, 3]), rows, 3, none)
     material = Material(
         stats, counts, torch.ones(3, 6), basis, none, rows, np.empty(0), 0.0, torch.Generator(), None, made
     )

@@ -42,7 +42,7 @@ def small_log(seed=0, users=40, n=12):
 def stats_of(histories, n=12, config=CONFIG):
     items = np.array([item for history in histories for item in history])
     offsets = np.cumsum([0, *map(len, histories)])
-    return statistics_of(items, np.ones(len(items), np.float32), offsets, np.arange(n), n, config)
+    return statistics_of(items, offsets, np.arange(n), n, config)
 
 
 def channels_of(stats, config=CONFIG, n=12, text=None, basis=None):
@@ -203,7 +203,7 @@ def test_every_number_of_the_prior_is_learned():
     learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
     loss = episode_loss(with_prior(head, **learned), space, episodes, TrainConfig(), torch.Generator().manual_seed(0))
     loss.backward()
-    assert set(learned) == {"scale", "tied", "fade", "rarity"}
+    assert set(learned) == {"scale", "tied", "fade", "rarity", "disliked", "neutral", "heed"}
     for name, value in learned.items():
         of_channel = value.grad.abs().reshape(-1, value.shape[-1]).sum(0)
         assert (of_channel > 0).sum() >= len(of_channel) - 3, name  # text does not fade, popularity has no support

@@ -25,7 +25,7 @@ def test_the_lists_hold_the_largest_shrunk_cosines():
     cosine = {(i, j): shared / ((weight[i] * weight[j]) ** 0.5 + SHRINK) for (i, j), shared in both.items()}
 
     items, offsets = np.concatenate(histories), np.cumsum([0, *map(len, histories)])
-    stats = statistics_of(items, np.ones(len(items), np.float32), offsets, np.arange(16), 16, FactorConfig())
+    stats = statistics_of(items, offsets, np.arange(16), 16, FactorConfig())
     near = fit_lists(stats.common, 5)
 
     squares = []

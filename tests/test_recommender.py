@@ -126,13 +126,6 @@ def test_times_order_a_history_and_without_times_the_list_does(fitted):
     assert not np.array_equal(fitted.adapt_user(["p3", "p2", "p1"]).query, inorder.query)
 
 
-def test_a_dislike_pushes_alike_items_down_and_a_weight_strengthens(fitted):
-    target = fitted.similar_items("p1", k=1)[0].item
-    score = lambda one: {r.item: r.score for r in fitted.recommend(fitted.adapt_user([one]), k=299)}[target]  # noqa: E731
-    assert score(Interaction("p1", -1.0)) < score(Interaction("p1", 0.0)) < score("p1")
-    assert score("p1") < score(Interaction("p1", weight=2.0))
-
-
 @pytest.mark.parametrize(
     ("history", "error", "message"),
     [

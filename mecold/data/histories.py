@@ -83,10 +83,20 @@ class Histories(Rows):
         """When the newest row of each user was; NaN where unknown."""
         return self.times.gather(1, (self.shots - 1).clamp(min=0)[:, None])[:, 0]
 
+    @cached_property
+    def plain(self) -> bool:
+        """True where every row has label 1 and weight 1."""
+        return torch.equal(self.labels, self.weights) and torch.equal(self.labels, self.mask.to(self.labels.dtype))
+
     @property
-    def liking(self) -> Float[Tensor, "users length"]:
-        """Label times weight of each row; 0 in padding."""
-        return self.labels * self.weights
+    def emphasis(self) -> Float[Tensor, "users length"]:
+        """Weights against the others of the same user, on a scale where ten times as much is not ten times as telling:
+        log2(1 + weight / geometric mean); 1 where all weigh the same, and in padding.
+        """
+        logs = torch.where(self.mask, self.weights, 1.0).log()
+        apart = logs - logs.sum(1, keepdim=True) / self.shots[:, None].clamp(min=1)
+        apart = torch.where(self.mask & (apart.abs() > 1e-5), apart, 0.0)  # equal weights are equal to the last bit
+        return torch.log2(1 + apart.exp())
 
     def first(self, most: Int[Tensor, " users"] | int) -> "Histories":
         """The oldest rows of each user, at most so many."""

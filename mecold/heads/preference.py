@@ -84,12 +84,18 @@ class Prior(Numbers):
         tied: scale of item sides that are read as support sides.
         fade: log weight by age.
         rarity: exponent of exp(-popularity) on support rows.
+        disliked: what a row with label -1 says, in units of one with label 1, by shots; may have either sign.
+        neutral: the same of a row with label 0.
+        heed: exponent of a row's weight over the mean weight of its support; 0 does not heed weights.
     """
 
     scale: Float[Tensor, "knots names"]
     tied: Float[Tensor, "knots tied"]
     fade: Float[Tensor, "knots names"]
     rarity: Float[Tensor, " names"]
+    disliked: Float[Tensor, "knots names"]
+    neutral: Float[Tensor, "knots names"]
+    heed: Float[Tensor, " names"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,9 @@ class Coefficients:
     tied: Float[Tensor, "shots tied"]
     fade: Float[Tensor, "ages names"]
     rarity: Float[Tensor, " names"]
+    disliked: Float[Tensor, "shots names"]
+    neutral: Float[Tensor, "shots names"]
+    heed: Float[Tensor, " names"]
     gain: Float[Tensor, "shots names"]
     usual: Float[Tensor, "shots evidence"]
     spread: Float[Tensor, "shots evidence"]
@@ -170,9 +179,21 @@ class PreferenceHead:
 
     @classmethod
     def start(
-        cls, traits: Mapping[str, Traits], config: HeadConfig | None = None, device: torch.device | None = None
+        cls,
+        traits: Mapping[str, Traits],
+        config: HeadConfig | None = None,
+        device: torch.device | None = None,
+        unliked: float = 0.0,
     ) -> "PreferenceHead":
-        """A head before training: channels start at the scales of their traits."""
+        """A head before training: channels start at the scales of their traits.
+
+        Args:
+            traits: of the channels, by name.
+            config: whether it takes the inner step.
+            device: where its numbers are.
+            unliked: what a row that is not liked says to begin with, in units of one that is. Where there are none to learn
+                from, 0: such a row hides its item, and says nothing of others.
+        """
         config = config or HeadConfig()
         names, tied, evidence = names_of(traits), _tied(traits), evidence_of(traits, config)
         knots = len(KNOTS)
@@ -183,6 +204,9 @@ class PreferenceHead:
             tied=torch.zeros(knots, len(tied)),
             fade=(-ages / 4).clamp(min=-3.0).repeat(1, len(names)),
             rarity=torch.zeros(len(names)),
+            disliked=torch.full((knots, len(names)), unliked),
+            neutral=torch.full((knots, len(names)), unliked),
+            heed=torch.zeros(len(names)),
         )
         gains = Gains(
             gain=torch.ones(knots, len(names)),
@@ -226,6 +250,9 @@ class PreferenceHead:
             tied=table @ p.tied,
             fade=(table @ p.fade).exp(),
             rarity=p.rarity,
+            disliked=table @ p.disliked,
+            neutral=table @ p.neutral,
+            heed=p.heed,
             gain=table @ g.gain,
             usual=table @ g.usual,
             spread=table @ g.spread,
@@ -272,7 +299,7 @@ class PreferenceHead:
         items can agree how much they do, the length of the mean of their unit vectors: 1 where all point the same way.
         """
         if not self.config.inner:
-            return support.liking[:, :0]
+            return support.labels[:, :0]
         bags, share = Bags.of(support.rows), support.mask / support.shots[:, None].clamp(min=1)
         found = [bags.sums(space.popularity[:, None], share)]
         for name in evidence_of(self.traits, self.config)[1:]:
@@ -294,11 +321,11 @@ class PreferenceHead:
         channel fades, and of the item sides of tied channels; the trend of the moment; a liking for popular items. The
         trust in each support row's neighbour list is read off in the same way.
         """
-        shots, liking, bags = support.shots, support.liking, Bags.of(support.rows)
-        scale = embedding(shots, c.scale)
-        rare = torch.exp(-c.rarity * space.popularity[support.rows][..., None])
-        trust = liking[..., None] * rare * embedding(support.ages, c.fade)
-        faded = dict(zip(self.names, trust.permute(2, 0, 1).contiguous(), strict=True))
+        shots, bags = support.shots, Bags.of(support.rows)
+        scale, said = embedding(shots, c.scale), self.said(support, c)
+        rare = torch.exp(-c.rarity[:, None, None] * space.popularity[support.rows])
+        trust = (said * rare * embedding(support.ages, c.fade).permute(2, 0, 1)).contiguous()
+        faded, plain = (dict(zip(self.names, some, strict=True)) for some in (trust, said.expand_as(trust)))
         own = dict(zip(self.names, scale.unsqueeze(1).unbind(2), strict=True))
         tied = dict(zip(self.tied, embedding(shots, c.tied).unsqueeze(1).unbind(2), strict=True))
         known = ~space.new[support.rows]  # the item side of a guess has a scale of its own
@@ -310,7 +337,7 @@ class PreferenceHead:
             if channel.traits.reads == "items":
                 if channel.support is None:
                     raise InvalidDataError(f"The channel {name!r} reads items, but has no support side.")
-                weight = faded[by] if channel.traits.fades else liking
+                weight = faded[by] if channel.traits.fades else plain[by]
                 parts[name] = bags.sums(channel.support, weight * own[by])
                 if name in tied:
                     parts[name] = parts[name] + bags.sums(channel.item, weight * known * tied[name])
@@ -319,6 +346,19 @@ class PreferenceHead:
             else:
                 parts[name] = own[by]
         return Reading(parts, faded[LISTS] * own[LISTS])
+
+    def said(self, support: Histories, c: Coefficients) -> Float[Tensor, "#names users shots"]:
+        """What each row says, in units of one with label 1: by its label, and by its weight against the others of its
+        support. Linear in the label between -1, 0 and 1.
+        """
+        if support.plain:
+            return support.labels[None]
+        label, mask, shots = support.labels, support.mask, support.shots
+        heeded = support.emphasis.pow(c.heed[:, None, None])
+        below, none = (embedding(shots, table).T[..., None] for table in (c.disliked, c.neutral))
+        return heeded * (
+            label.clamp(min=0) - label.clamp(max=0) * below + torch.where(mask, 1 - label.abs(), 0.0) * none
+        )
 
 
 class Bags(NamedTuple):

@@ -86,7 +86,7 @@ def cross_fit(
     parts = []
     for fold in range(config.training.folds):
         part = positive.take(np.flatnonzero(fold_of == fold))
-        stats = statistics_of(part.items, part.weights, part.offsets, factored, n_items, settings)
+        stats = statistics_of(part.items, part.offsets, factored, n_items, settings)
         if len(edges) and part.timestamps is not None:
             stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
         parts.append(stats)

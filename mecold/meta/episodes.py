@@ -1,6 +1,6 @@
 """Episodes that look like deployment: a user's first k items are the support, what follows is the query."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mecold.data.histories import Histories
 from mecold.data.rows import Rows
+
+SILENT = 0.3  # share of the likes that a silent user does not tell
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ def cut(users: Histories, shots: Int[Tensor, " users"], query: int) -> Episodes:
     places = places.clamp(max=users.rows.shape[1] - 1)
     liked = users.labels.gather(1, places) > 0
     return Episodes(support, users.rows.gather(1, places), inside & liked)
+
+
+def half_told(users: Histories, rng: np.random.Generator) -> Histories:
+    """Users of whom every other one says nothing of what was not liked, and little of what was: label 0 there, so that it is
+    learned what a row says of which no more is known than that it is there.
+    """
+    if torch.equal(users.labels, users.mask.to(users.labels.dtype)):  # everything is liked
+        return users
+    silent = rng.random(len(users)) < 0.5
+    hidden = torch.from_numpy(silent[:, None] & (rng.random(users.rows.shape) < SILENT))
+    labels = torch.where(torch.from_numpy(silent)[:, None], users.labels.clamp(min=0), users.labels)
+    return replace(users, labels=torch.where(hidden, 0.0, labels))
 
 
 def draw_shots(lengths: Int[Tensor, " users"], most: int, rng: np.random.Generator) -> Int[Tensor, " users"]:

@@ -23,6 +23,7 @@ from mecold.space.channels.host import ItemFactors
 from mecold.space.space import ItemSpace
 from mecold.space.statistics import Statistics
 
+UNLIKED = 0.25  # of a like: what rows below the mark are worth at the least on logs of films and wines
 LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 
 
@@ -82,7 +83,8 @@ def _fit(
     views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.sides(catalog))
     lessons = _lessons(log, labels, eligible, views, config, rng, recorder)
     traits = {name: channel.traits for name, channel in views.folds[0].channels.items()}
-    head = PreferenceHead.start(traits, config.head, vectors.device)
+    unliked = UNLIKED if (labels < 1).any() else 0.0
+    head = PreferenceHead.start(traits, config.head, vectors.device, unliked)
     head = train(head, lessons, recorder, rng=rng)
     basis = views.basis
     if config.training.calibrate:

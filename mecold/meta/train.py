@@ -6,6 +6,7 @@ that followed. Device and dtype follow the views.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,12 @@ from mecold.heads.preference import PreferenceHead, Prior
 from mecold.math.losses import logq_correction, multi_positive_softmax
 from mecold.math.metrics import hits, ndcg
 from mecold.meta.config import TrainConfig
-from mecold.meta.episodes import Episodes, cut, draw_shots, telling
+from mecold.meta.episodes import Episodes, cut, draw_shots, half_told, telling
 from mecold.report import Recorder
 from mecold.space.space import ItemSpace, UserVectors
+
+SLOW = ("heed",)
+"""Numbers of the prior on which most logs say little: with small steps they stay where they started unless gradients agree."""
 
 CHECK_SHOTS = (0, 1, 3, 5, 10)
 """Numbers of shots at which held-out users are ranked after each epoch."""
@@ -88,7 +92,9 @@ def train(head: PreferenceHead, lessons: Lessons, recorder: Recorder, *, rng: np
     draws = torch.Generator(device=lessons.spaces[0].device).manual_seed(int(rng.integers(2**62)))
     learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
     head = replace(head, prior=Prior(**learned))
-    optimiser = torch.optim.Adam(list(learned.values()), lr=lessons.config.lr)
+    usual: dict[str, Any] = {"params": [value for name, value in learned.items() if name not in SLOW]}
+    slow: dict[str, Any] = {"params": [learned[name] for name in SLOW], "lr": lessons.config.lr / 10}
+    optimiser = torch.optim.Adam([usual, slow], lr=lessons.config.lr)
     best, best_score, best_epoch = _kept(head), -1.0, 0
     for epoch in recorder.epochs("meta-training", lessons.config.epochs + 1):
         losses = _epoch(head, lessons, optimiser, rng, draws) if epoch else []
@@ -120,7 +126,7 @@ def _epoch(
     losses, config = [], lessons.config
     parameters = list(head.prior.tensors().values())
     for fold, chosen in _batches(lessons.train, config, rng):
-        picked = lessons.users.take(torch.from_numpy(chosen))
+        picked = half_told(lessons.users.take(torch.from_numpy(chosen)), rng)
         episodes = cut(picked, draw_shots(picked.shots, config.max_shots, rng), config.query)
         space = lessons.spaces[fold]
         loss = episode_loss(head, space, episodes.to(space.device), config, draws)

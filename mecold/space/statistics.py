@@ -64,7 +64,6 @@ def factored_items(counts: np.ndarray, limit: int) -> Int64[np.ndarray, " factor
 
 def statistics_of(
     items: Int64[np.ndarray, " rows"],
-    weights: Float32[np.ndarray, " rows"],
     offsets: Int64[np.ndarray, " users_plus_one"],
     factored: Int64[np.ndarray, " factored"],
     n_items: int,
@@ -74,7 +73,6 @@ def statistics_of(
 
     Args:
         items: rows of the catalogue, user after user, oldest first.
-        weights: weight of each interaction in the symmetric channel; the directed one reads order alone.
         offsets: where each user's history starts and ends.
         factored: rows of the items that get factors.
         n_items: size of the catalogue.
@@ -86,7 +84,8 @@ def statistics_of(
     users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     keep = column[items] >= 0
     width = len(factored)
-    X = sp.csr_matrix((weights[keep], (users[keep], column[items[keep]])), (len(offsets) - 1, width))
+    ones = np.ones(int(keep.sum()), np.float32)
+    X = sp.csr_matrix((ones, (users[keep], column[items[keep]])), (len(offsets) - 1, width))
     late = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(items)) <= RECENT
     share = (np.minimum(np.diff(offsets), RECENT)[users[late]] ** -0.5).astype(np.float32)
     H = sp.csr_matrix((share, (users[late], items[late])), (len(offsets) - 1, n_items))
