@@ -26,11 +26,13 @@ from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
-from mecold.serving import adapt, check_k, check_state, chunks, id_list, ranked_frame, read_history, states_of
+from mecold.rules import Groups, ItemsOrPairs, Named, Rules, id_list, rerank_of
+from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, read_history, states_of
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Hidden, Ranked
+from mecold.space.rerank import Find
 from mecold.space.shelf import Difference, Shelf
-from mecold.space.space import ItemSpace, newcomers, with_text
+from mecold.space.space import ItemSpace, UserVectors, newcomers, with_text
 from mecold.space.statistics import Kept
 from mecold.store import load_model, save_model
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
@@ -172,8 +174,14 @@ class Recommender:
         exclude: Iterable[ItemId] = (),
         among: Iterable[ItemId] | None = None,
         include_seen: bool = False,
+        diversity: float = 0.0,
+        groups: Groups | None = None,
+        per_group: int | None = None,
     ) -> list[Recommendation]:
         """The k best items for a user: exactly k while k are left, best first, ties in catalogue order.
+
+        With `diversity` or `groups` the list is picked out of a longer one (`mecold.space.rerank`): in the order of picking,
+        which need not be that of the scores.
 
         Args:
             user: from `adapt_user` or `adapt_users` of this model.
@@ -181,22 +189,23 @@ class Recommender:
             exclude: items to leave out; unknown ones are no error, they are out already.
             among: recommend only these.
             include_seen: let items of the support come back.
+            diversity: 0 for the best scores, up to 1 for items whose texts are as unlike as can be.
+            groups: item -> group (brand, author, parent product), or a table of `item_id` and one more column; an item
+                without a group is not capped. For one user after another take a mapping: of it only candidates are looked up.
+            per_group: at most so many of one group; 1 where None.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the state comes from another model.
+            InvalidDataError: if k is no positive integer, the state comes from another model, or groups cannot be used.
             UnknownItemError: if `among` names unknown items.
         """
         model, shelf = self._ready()
         check_k(k)
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
+        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
         hidden = shelf.there([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
-        if among is None:
-            found = shelf.index.search(shelf.space, shelf.out, vectors, k, Hidden.of([hidden]))
-        else:
-            allowed = np.unique(shelf.catalog.rows(id_list(among, "among"), "the items in `among`"))
-            found = shelf.search_among(np.setdiff1d(allowed, hidden), vectors, k)
-        return _listed(shelf, found)
+        find = _finder(shelf, vectors, hidden, None if among is None else id_list(among, "among"))
+        return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
         self,
@@ -206,9 +215,12 @@ class Recommender:
         users: Iterable[ItemId] = (),
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
-        exclude: Iterable[ItemId] = (),
-        among: Iterable[ItemId] | None = None,
+        exclude: ItemsOrPairs = (),
+        among: ItemsOrPairs | None = None,
         include_seen: bool = False,
+        diversity: float = 0.0,
+        groups: Groups | None = None,
+        per_group: int | None = None,
     ) -> pl.DataFrame:
         """Adapt to and recommend for every user of a frame, in bounded memory.
 
@@ -218,25 +230,30 @@ class Recommender:
             users: further users without any history, who get the zero-shot list.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
-            exclude: items that nobody gets; unknown ones are no error, they are out already.
-            among: recommend only these.
+            exclude: items that nobody gets; or a table of `user_id` and `item_id`, what each user must not get, where
+                users who have no row lose nothing. Unknown items are no error, they are out already.
+            among: recommend only these; or a table of `user_id` and `item_id`, all that each user may get, where users who
+                have no row get nothing.
             include_seen: let items of the support come back.
+            diversity: as in `recommend`, and so are the next two.
+            groups: item -> group, or a table of `item_id` and one more column.
+            per_group: at most so many of one group; 1 where None.
 
         Returns:
-            A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
+            A frame with `user_id`, `rank` (from 1), `item_id`, `score`; who gets nothing has no row.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the histories cannot be used.
+            InvalidDataError: if k is no positive integer, or the histories, the tables or the groups cannot be used.
             UnknownItemError: if `among` names unknown items, or the histories do under `on_unknown="raise"`.
         """
         model, shelf = self._ready()
         check_k(k)
-        out = shelf.left_out(id_list(exclude, "exclude"), None if among is None else id_list(among, "among"))
+        allowed = None if among is None else Named.read(among, "among")
+        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
+        rules = Rules(Named.read(exclude, "exclude"), allowed, include_seen, rerank)
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
-        return ranked_frame(
-            model, shelf, log, list(users), k, self.config.liked_from, out, include_seen=include_seen
-        )  # fmt: skip
+        return ranked_frame(model, shelf, log, list(users), k, self.config.liked_from, rules)
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
         """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
@@ -261,20 +278,41 @@ class Recommender:
         found: np.ndarray = shelf.space.scores_among(wanted, shelf.vectors_of(user))[0].cpu().numpy()
         return found
 
-    def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
+    def similar_items(
+        self,
+        items: ItemId | Iterable[ItemId],
+        k: int = 10,
+        *,
+        exclude: Iterable[ItemId] = (),
+        among: Iterable[ItemId] | None = None,
+    ) -> list[Recommendation]:
         """Items wanted by who has this one: what the head reads of it against every item, popularity left out.
 
+        Of many items, such as a basket, a score is the sum of what each of them says; none of them is in the list.
+
+        Args:
+            items: an item, or many of them.
+            k: how many.
+            exclude: items to leave out; unknown ones are no error, they are out already.
+            among: only these.
+
         Raises:
-            UnknownItemError: if the item is not in the catalogue.
+            UnknownItemError: if one of the items, or of `among`, is not in the catalogue.
+            InvalidDataError: if there is no item, or k is no positive integer.
         """
         model, shelf = self._ready()
         check_k(k)
-        rows = shelf.catalog.rows([item], "the items")
-        users = adapt(model, shelf, Histories.padded(rows, np.array([1])))
-        vector = users.vector.clone()
+        some = [items] if isinstance(items, str) or not isinstance(items, Iterable) else id_list(items, "items")
+        rows = np.unique(shelf.catalog.rows(some, "the items"))
+        if not len(rows):
+            raise InvalidDataError("There is no item to find similar ones of; name at least one.")
+        users = adapt(model, shelf, Histories.padded(rows, np.ones(len(rows), np.int64)))
+        vector = users.vector.sum(0, keepdim=True)
         vector[:, shelf.space.spans["popularity"]] = 0.0
-        found = shelf.index.search(shelf.space, shelf.out, replace(users, vector=vector), k, Hidden.of([rows]))
-        return _listed(shelf, found)
+        both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
+        hidden = np.union1d(rows, shelf.there(id_list(exclude, "exclude")))
+        find = _finder(shelf, both, hidden, None if among is None else id_list(among, "among"))
+        return _listed(shelf, find(None, k))
 
     def explain(
         self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
@@ -380,6 +418,10 @@ class Recommender:
         _, shelf = self._ready()
         wanted = shelf.hidden if hidden else ~shelf.out
         return shelf.ids(wanted.nonzero()[:, 0].cpu().numpy())
+
+    def __contains__(self, item: object) -> bool:
+        """True for an item of the catalogue, hidden or not."""
+        return isinstance(item, str | int) and item in self._ready()[1].catalog
 
     def sync_items(
         self, items: FrameLike, *, gone: Literal["hide", "remove"] = "hide", columns: Columns | None = None
@@ -538,6 +580,14 @@ class Recommender:
             model, shelf = self._ready()
             rows = shelf.catalog.rows(items, f"the items to {'hide' if hidden else 'show'}")
             self._state = (model, shelf.with_hidden(rows, hidden=hidden))
+
+
+def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Sequence[ItemId] | None) -> Find:
+    """The search of one user: in all that is on the shelf, or among some items."""
+    if among is None:
+        return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
+    allowed = np.setdiff1d(np.unique(shelf.catalog.rows(among, "the items in `among`")), hidden)
+    return lambda _, depth: shelf.search_among(allowed, user, depth)
 
 
 def _listed(shelf: Shelf, found: Ranked) -> list[Recommendation]:
