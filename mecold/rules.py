@@ -199,13 +199,12 @@ def _codes_of_mapping(groups: Mapping[ItemId, Any], catalog: Catalog) -> Codes:
         found = np.full(len(distinct), -1)
         for place, item in enumerate(map(catalog.id_of, distinct.tolist())):
             group = groups.get(item)
-            if group is None or group != group:  # NaN, as pandas has it, is no group
-                continue
             try:
-                found[place] = number.setdefault(group, len(number))
-            except TypeError as error:
+                if group is not None and group == group:  # NaN, as pandas has it, is no group
+                    found[place] = number.setdefault(group, len(number))
+            except (TypeError, ValueError) as error:
                 raise InvalidDataError(
-                    f"The group of {item!r} is {group!r}, which cannot be looked up: use texts or numbers."
+                    f"The group of {item!r} is {group!r}; use texts or numbers, and None for an item without a group."
                 ) from error
         return found[places].reshape(rows.shape)
 

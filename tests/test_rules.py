@@ -306,7 +306,9 @@ def spread_of(found, sides):
     return np.mean([1 - sides[a] @ sides[b] for a in rows for b in rows if a < b])
 
 
-def test_candidates_widen_until_k_are_found_or_nothing_is_left(fitted, shop):
+@pytest.mark.parametrize("at_once", [1 << 24, 700])  # candidates of all users in one search, or of one or two users
+def test_candidates_widen_until_k_are_found_or_nothing_is_left(at_once, fitted, shop, monkeypatch):
+    monkeypatch.setattr("mecold.space.rerank._CANDIDATES_AT_ONCE", at_once)
     log = shop.interactions.head(100)
     order = names(fitted.recommend(fitted.adapt_user([]), k=300))
     one_big = dict.fromkeys(order[:290], "big")  # the first hundred candidates, and 190 more, are one group

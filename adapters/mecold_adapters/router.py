@@ -180,7 +180,7 @@ class ColdStartRouter:
         }
         if not requests:
             raise InvalidDataError("No user is in `histories` and in `following` and known to the warm model.")
-        lists = self._lists(frame, requests, 0, max(k, _DEPTH), _Filters())
+        lists = self._lists(frame, requests, 0, max(k, _DEPTH), self._filters(Named([]), None))
         steps = np.log1p(np.array(sorted(numbers)))
         nearest = [int(np.abs(steps - np.log1p(len(one.seen))).argmin()) for one in requests.values()]
         gains = np.array([[_ndcg(_fuse(*lists(user), s)[:k], wanted[user], k) for s in _SHARES] for user in requests])

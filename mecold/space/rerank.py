@@ -27,6 +27,7 @@ from mecold.space.space import ItemSpace
 
 _LEAST, _TIMES, _WIDER = 100, 10, 4
 _NUMBERS_AT_ONCE = 1 << 26  # 256 MB of candidates' vectors
+_CANDIDATES_AT_ONCE = 1 << 24  # 200 MB of rows and scores
 
 Find: TypeAlias = Callable[[np.ndarray | None, int], Ranked]
 """Positions of users in the batch (None: all of them), and how many candidates -> these users' candidates."""
@@ -58,16 +59,18 @@ class Rerank:
         """Lists of k, or of what is left, for the users of a search; scores are those of the search."""
         depth = wanted = depth_of(k)
         candidates = find(None, depth)
-        found, short = self._picked(space, k, candidates, depth), np.arange(len(candidates.rows))
-        while self.codes is not None and wanted < len(space):
-            lacking = found.valid[short].sum(1) < k
-            more = candidates.valid[:, -1] if candidates.rows.shape[1] == wanted else np.zeros(len(short), bool)
-            short = short[lacking & more]
-            if not len(short):
-                break
+        found = self._picked(space, k, candidates, depth)
+        short = _short(found, candidates, k, wanted)
+        while self.codes is not None and len(short) and wanted < len(space):
             wanted = min(wanted * _WIDER, len(space))
-            candidates = find(short, wanted)
-            found = _put(found, short, self._picked(space, k, candidates, depth), k)
+            step, still = max(1, _CANDIDATES_AT_ONCE // wanted), []
+            for start in range(0, len(short), step):
+                some = short[start : start + step]
+                candidates = find(some, wanted)
+                picked = self._picked(space, k, candidates, depth)
+                found = _put(found, some, picked, k)
+                still.append(some[_short(picked, candidates, k, wanted)])
+            short = np.concatenate(still)
         return found
 
     def _picked(self, space: ItemSpace, k: int, candidates: Ranked, depth: int) -> Ranked:
@@ -109,6 +112,13 @@ class Rerank:
                 taken = same.long() if taken is None else taken + same
                 free &= (taken < self.per_group) | (codes < 0)
         return torch.cat(places, dim=1).cpu().numpy()
+
+
+def _short(found: Ranked, candidates: Ranked, k: int, wanted: int) -> Int64[np.ndarray, " short"]:
+    """Users whose list has less than k, and who have more candidates than the wanted ones."""
+    if candidates.rows.shape[1] < wanted:
+        return np.empty(0, np.int64)
+    return np.flatnonzero((found.valid.sum(1) < k) & candidates.valid[:, -1])
 
 
 def _relevance(candidates: Ranked, depth: int) -> Float[Tensor, "users width"]:
