@@ -23,7 +23,7 @@ from mecold.recommender import Recommender
 from mecold.report import FitReport, Tracker
 from mecold.space.channels.host import ItemFactors
 from mecold.space.settings import FactorConfig
-from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
+from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
 from mecold.version import __version__
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "PrecomputedEncoder",
     "Recommendation",
     "Recommender",
+    "Synced",
     "TextEncoder",
     "TextTemplate",
     "Tracker",

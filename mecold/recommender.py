@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -26,14 +26,16 @@ from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
-from mecold.serving import adapt, check_k, check_state, chunks, id_list, ranked_frame, read_history, states_of
+from mecold.rules import Groups, ItemsOrPairs, Named, Rules, id_list, rerank_of
+from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, read_history, states_of
 from mecold.space.channels.host import ItemFactors
-from mecold.space.index import Hidden
-from mecold.space.shelf import Shelf
-from mecold.space.space import ItemSpace, newcomers, with_text
+from mecold.space.index import Hidden, Ranked
+from mecold.space.rerank import Find
+from mecold.space.shelf import Difference, Shelf
+from mecold.space.space import ItemSpace, UserVectors, newcomers, with_text
 from mecold.space.statistics import Kept
 from mecold.store import load_model, save_model
-from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
+from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
 
 
 class Recommender:
@@ -172,8 +174,14 @@ class Recommender:
         exclude: Iterable[ItemId] = (),
         among: Iterable[ItemId] | None = None,
         include_seen: bool = False,
+        diversity: float = 0.0,
+        groups: Groups | None = None,
+        per_group: int | None = None,
     ) -> list[Recommendation]:
         """The k best items for a user: exactly k while k are left, best first, ties in catalogue order.
+
+        With `diversity` or `groups` the list is picked out of a longer one (`mecold.space.rerank`): in the order of picking,
+        which need not be that of the scores.
 
         Args:
             user: from `adapt_user` or `adapt_users` of this model.
@@ -181,22 +189,23 @@ class Recommender:
             exclude: items to leave out; unknown ones are no error, they are out already.
             among: recommend only these.
             include_seen: let items of the support come back.
+            diversity: 0 for the best scores, up to 1 for items whose texts are as unlike as can be.
+            groups: item -> group (brand, author, parent product), or a table of `item_id` and one more column; an item
+                without a group is not capped. For one user after another take a mapping: of it only candidates are looked up.
+            per_group: at most so many of one group; 1 where None.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the state comes from another model.
+            InvalidDataError: if k is no positive integer, the state comes from another model, or groups cannot be used.
             UnknownItemError: if `among` names unknown items.
         """
         model, shelf = self._ready()
         check_k(k)
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
-        hidden = shelf.hidden([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
-        if among is None:
-            rows, scores = shelf.index.search(shelf.space, shelf.dead, vectors, k, Hidden.of([hidden])).of(0)
-        else:
-            allowed = np.unique(shelf.catalog.rows(id_list(among, "among"), "the items in `among`"))
-            rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), vectors, k)
-        return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
+        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
+        hidden = shelf.there([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
+        find = _finder(shelf, vectors, hidden, None if among is None else id_list(among, "among"))
+        return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
         self,
@@ -206,9 +215,12 @@ class Recommender:
         users: Iterable[ItemId] = (),
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
-        exclude: Iterable[ItemId] = (),
-        among: Iterable[ItemId] | None = None,
+        exclude: ItemsOrPairs = (),
+        among: ItemsOrPairs | None = None,
         include_seen: bool = False,
+        diversity: float = 0.0,
+        groups: Groups | None = None,
+        per_group: int | None = None,
     ) -> pl.DataFrame:
         """Adapt to and recommend for every user of a frame, in bounded memory.
 
@@ -218,25 +230,30 @@ class Recommender:
             users: further users without any history, who get the zero-shot list.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
-            exclude: items that nobody gets; unknown ones are no error, they are out already.
-            among: recommend only these.
+            exclude: items that nobody gets; or a table of `user_id` and `item_id`, what each user must not get, where
+                users who have no row lose nothing. Unknown items are no error, they are out already.
+            among: recommend only these; or a table of `user_id` and `item_id`, all that each user may get, where users who
+                have no row get nothing.
             include_seen: let items of the support come back.
+            diversity: as in `recommend`, and so are the next two.
+            groups: item -> group, or a table of `item_id` and one more column.
+            per_group: at most so many of one group; 1 where None.
 
         Returns:
-            A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
+            A frame with `user_id`, `rank` (from 1), `item_id`, `score`; who gets nothing has no row.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the histories cannot be used.
+            InvalidDataError: if k is no positive integer, or the histories, the tables or the groups cannot be used.
             UnknownItemError: if `among` names unknown items, or the histories do under `on_unknown="raise"`.
         """
         model, shelf = self._ready()
         check_k(k)
-        out = shelf.left_out(id_list(exclude, "exclude"), None if among is None else id_list(among, "among"))
+        allowed = None if among is None else Named.read(among, "among")
+        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
+        rules = Rules(Named.read(exclude, "exclude"), allowed, include_seen, rerank)
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
-        return ranked_frame(
-            model, shelf, log, list(users), k, self.config.liked_from, out, include_seen=include_seen
-        )  # fmt: skip
+        return ranked_frame(model, shelf, log, list(users), k, self.config.liked_from, rules)
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
         """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
@@ -261,20 +278,41 @@ class Recommender:
         found: np.ndarray = shelf.space.scores_among(wanted, shelf.vectors_of(user))[0].cpu().numpy()
         return found
 
-    def similar_items(self, item: ItemId, k: int = 10) -> list[Recommendation]:
+    def similar_items(
+        self,
+        items: ItemId | Iterable[ItemId],
+        k: int = 10,
+        *,
+        exclude: Iterable[ItemId] = (),
+        among: Iterable[ItemId] | None = None,
+    ) -> list[Recommendation]:
         """Items wanted by who has this one: what the head reads of it against every item, popularity left out.
 
+        Of many items, such as a basket, a score is the sum of what each of them says; none of them is in the list.
+
+        Args:
+            items: an item, or many of them.
+            k: how many.
+            exclude: items to leave out; unknown ones are no error, they are out already.
+            among: only these.
+
         Raises:
-            UnknownItemError: if the item is not in the catalogue.
+            UnknownItemError: if one of the items, or of `among`, is not in the catalogue.
+            InvalidDataError: if there is no item, or k is no positive integer.
         """
         model, shelf = self._ready()
         check_k(k)
-        rows = shelf.catalog.rows([item], "the items")
-        users = adapt(model, shelf, Histories.padded(rows, np.array([1])))
-        vector = users.vector.clone()
+        some = [items] if isinstance(items, str) or not isinstance(items, Iterable) else id_list(items, "items")
+        rows = np.unique(shelf.catalog.rows(some, "the items"))
+        if not len(rows):
+            raise InvalidDataError("There is no item to find similar ones of; name at least one.")
+        users = adapt(model, shelf, Histories.padded(rows, np.ones(len(rows), np.int64)))
+        vector = users.vector.sum(0, keepdim=True)
         vector[:, shelf.space.spans["popularity"]] = 0.0
-        found = shelf.index.search(shelf.space, shelf.dead, replace(users, vector=vector), k, Hidden.of([rows])).of(0)
-        return [Recommendation(id_, float(score)) for id_, score in zip(shelf.ids(found[0]), found[1], strict=True)]
+        both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
+        hidden = np.union1d(rows, shelf.there(id_list(exclude, "exclude")))
+        find = _finder(shelf, both, hidden, None if among is None else id_list(among, "among"))
+        return _listed(shelf, find(None, k))
 
     def explain(
         self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
@@ -312,7 +350,8 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            new, fresh = self._described(model, shelf, items, columns)
+            self._check_encoder(model)
+            new = self._described(items, columns)
             there = [item for item in new.ids.to_list() if item in shelf.catalog]
             if there:
                 raise InvalidDataError(
@@ -320,7 +359,7 @@ class Recommender:
                     "Use update_items to change them."
                 )
             shelf.catalog.check_kind(new.ids, "new items")
-            self._state = (model, shelf.changed([], new, fresh))
+            self._state = (model, self._added(model, shelf, new))
 
     def update_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
         """Give items new texts; what their interactions say stays.
@@ -330,13 +369,13 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            new, fresh = self._described(model, shelf, items, columns)
-            updating = new.ids.to_list()
-            rows = torch.from_numpy(shelf.catalog.rows(updating, "the items to update")).to(self._device)
-            self._state = (model, shelf.changed(updating, new, with_text(shelf.space.take(rows), fresh)))
+            self._check_encoder(model)
+            self._state = (model, self._updated(model, shelf, self._described(items, columns)))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
         """Take items out of the catalogue; users who have them keep their states.
+
+        What was learned of them is lost: an item that is added again is a new one. See `hide_items` for a while.
 
         Raises:
             UnknownItemError: naming items that are not there; none is removed then.
@@ -349,6 +388,79 @@ class Recommender:
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
             self._state = (model, shelf.changed(leaving))
+
+    def hide_items(self, ids: Iterable[ItemId]) -> None:
+        """Recommend these items no more, and keep all that is known of them; readers see all of them hidden or none.
+
+        They still count in histories, and `explain`, `scores`, `text_of` and `update_items` know them.
+
+        Args:
+            ids: the items; those that are hidden already stay so.
+
+        Raises:
+            UnknownItemError: naming items that are not in the catalogue; none is hidden then.
+        """
+        self._turn(ids, hidden=True)
+
+    def show_items(self, ids: Iterable[ItemId]) -> None:
+        """Recommend hidden items again, as if they had never been hidden.
+
+        Args:
+            ids: the items; those that are not hidden stay so.
+
+        Raises:
+            UnknownItemError: naming items that are not in the catalogue; none is shown then.
+        """
+        self._turn(ids, hidden=False)
+
+    def item_ids(self, *, hidden: bool = False) -> list[ItemId]:
+        """Ids of the items that can be recommended, in the order of the catalogue; of the hidden ones instead if asked."""
+        _, shelf = self._ready()
+        wanted = shelf.hidden if hidden else ~shelf.out
+        return shelf.ids(wanted.nonzero()[:, 0].cpu().numpy())
+
+    def __contains__(self, item: object) -> bool:
+        """True for an item of the catalogue, hidden or not."""
+        return isinstance(item, str | int) and item in self._ready()[1].catalog
+
+    def sync_items(
+        self, items: FrameLike, *, gone: Literal["hide", "remove"] = "hide", columns: Columns | None = None
+    ) -> Synced:
+        """Make the catalogue what a feed says it is; readers see all of it or nothing.
+
+        New items are added, those with other texts updated, hidden ones that are in the feed shown again, and those that
+        the feed lacks hidden or removed. Only new and changed texts are encoded; a feed that changes none needs no encoder.
+
+        Args:
+            items: frame or path with every item on offer: `item_id` and all text columns of the fit.
+            gone: what becomes of items that are not in the feed; `"remove"` takes hidden ones too.
+            columns: canonical name -> the caller's name.
+
+        Returns:
+            How many items each of these befell.
+
+        Raises:
+            InvalidDataError: on a feed that cannot be used, or that lacks a text column of the fit; nothing is changed then.
+            EncoderError: if texts are new and the encoder is not the model's.
+        """
+        if gone not in ("hide", "remove"):
+            raise InvalidDataError(f"gone={gone!r} must be 'hide' or 'remove'.")
+        with self._lock:
+            model, shelf = self._ready()
+            feed = Catalog.read(items, template=self.template, columns=columns)
+            difference = shelf.against(feed)
+            now = self._with_texts(model, shelf, feed, difference)
+            now = now.with_hidden(now.there(difference.back), hidden=False)
+            leaving = difference.absent if gone == "hide" else [*difference.absent, *difference.absent_hidden]
+            if gone == "hide":
+                now = now.with_hidden(now.there(leaving), hidden=True)
+            elif leaving:
+                now = now.changed(leaving)
+            self._state = (model, now)
+        hidden, removed = (len(leaving), 0) if gone == "hide" else (0, len(leaving))
+        return Synced(
+            int(difference.new.sum()), int(difference.changed.sum()), len(difference.back), hidden, removed
+        )  # fmt: skip
 
     # ---- keeping
 
@@ -395,6 +507,7 @@ class Recommender:
         model, shelf = self._ready()
         return {
             "items": len(shelf.catalog),
+            "hidden_items": int(shelf.hidden.sum()),
             "cold_items": int((shelf.space.new & ~shelf.dead).sum()),
             "item_ids": shelf.catalog.kind,
             "dim": shelf.space.dim,
@@ -431,14 +544,53 @@ class Recommender:
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
             )
 
-    def _described(
-        self, model: Model, shelf: Shelf, items: FrameLike, columns: Columns | None
-    ) -> tuple[Catalog, ItemSpace]:
-        """New items, and their rows as items that nobody has touched."""
-        self._check_encoder(model)
+    def _described(self, items: FrameLike, columns: Columns | None) -> Catalog:
+        """Items of a later frame, which may lack columns of the fit."""
         frame = read_frame(items, "items", columns)
-        new = Catalog.read(frame, template=self.template.narrowed(frame))
+        return Catalog.read(frame, template=self.template.narrowed(frame))
+
+    def _untouched(self, model: Model, shelf: Shelf, new: Catalog) -> ItemSpace:
+        """Rows of items as if nobody had touched them."""
         with torch.no_grad():
             text = model.basis.text(self._encode(new.texts))
-            usable = ~(shelf.space.new | shelf.dead)
-            return new, newcomers(shelf.space, usable, text, model.basis)
+            return newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
+
+    def _added(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
+        return shelf.changed([], new, self._untouched(model, shelf, new))
+
+    def _updated(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
+        updating = new.ids.to_list()
+        rows = torch.from_numpy(shelf.catalog.rows(updating, "the items to update")).to(self._device)
+        fresh = self._untouched(model, shelf, new)
+        return shelf.changed(updating, new, with_text(shelf.space.take(rows), fresh))
+
+    def _with_texts(self, model: Model, shelf: Shelf, feed: Catalog, difference: Difference) -> Shelf:
+        """The shelf with the feed's changed texts and new items."""
+        if difference.changed.any() or difference.new.any():
+            self._check_encoder(model)
+        if difference.changed.any():
+            shelf = self._updated(model, shelf, feed.taken(difference.changed))
+        if difference.new.any():
+            shelf = self._added(model, shelf, feed.taken(difference.new))
+        return shelf
+
+    def _turn(self, ids: Iterable[ItemId], *, hidden: bool) -> None:
+        items = id_list(ids, "ids")
+        with self._lock:
+            model, shelf = self._ready()
+            rows = shelf.catalog.rows(items, f"the items to {'hide' if hidden else 'show'}")
+            self._state = (model, shelf.with_hidden(rows, hidden=hidden))
+
+
+def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Sequence[ItemId] | None) -> Find:
+    """The search of one user: in all that is on the shelf, or among some items."""
+    if among is None:
+        return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
+    allowed = np.setdiff1d(np.unique(shelf.catalog.rows(among, "the items in `among`")), hidden)
+    return lambda _, depth: shelf.search_among(allowed, user, depth)
+
+
+def _listed(shelf: Shelf, found: Ranked) -> list[Recommendation]:
+    """The list of the one user of a search."""
+    rows, scores = found.of(0)
+    return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]

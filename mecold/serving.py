@@ -5,6 +5,7 @@ makes a `UserState`. The way of one user touches no polars.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,9 @@ from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.errors import InvalidDataError, few
 from mecold.model import Model
+from mecold.rules import Allowed, Rules
 from mecold.space.index import Hidden, Ranked
+from mecold.space.rerank import Rerank
 from mecold.space.shelf import Shelf
 from mecold.space.space import UserVectors
 from mecold.types import Interaction, ItemId, UserState
@@ -90,13 +93,6 @@ def _is_float32(number: float | int) -> bool:
     return abs(number) <= _LARGEST  # False for NaN too
 
 
-def id_list(items: Iterable[ItemId], name: str) -> list[ItemId]:
-    """Ids as a list; one bare id is refused, which would be read letter by letter."""
-    if isinstance(items, str | bytes):
-        raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
-    return list(items)
-
-
 @torch.inference_mode()
 def adapt(model: Model, shelf: Shelf, support: Histories) -> UserVectors:
     """Adapt users, one or many: every door goes through here."""
@@ -138,10 +134,28 @@ def chunks(log: Interactions) -> Iterator[slice]:
         start += count
 
 
+def search(shelf: Shelf, users: UserVectors, k: int, allowed: Allowed, rerank: Rerank | None) -> Ranked:
+    """Lists of a batch of users."""
+
+    def find(some: np.ndarray | None, depth: int) -> Ranked:
+        asking, hidden, only = users, allowed.hidden, allowed.only
+        if some is not None:
+            asking = users.take(torch.from_numpy(some).to(shelf.space.device))
+            hidden, only = hidden.taken(some), None if only is None else only.taken(some)
+        return shelf.index.search(shelf.space, allowed.out, asking, depth, hidden, only)
+
+    return find(None, k) if rerank is None else rerank.best(shelf.space, k, find)
+
+
 def ranked_frame(
-    model: Model, shelf: Shelf, log: Interactions, more: Sequence[ItemId], k: int, liked_from: float | None,
-    out: torch.Tensor, *, include_seen: bool,
-) -> pl.DataFrame:  # fmt: skip
+    model: Model,
+    shelf: Shelf,
+    log: Interactions,
+    more: Sequence[ItemId],
+    k: int,
+    liked_from: float | None,
+    rules: Rules,
+) -> pl.DataFrame:
     """One frame of ranked lists for the users of a log and for further users without a history.
 
     Args:
@@ -151,12 +165,43 @@ def ranked_frame(
         more: ids of users without a history.
         k: items per user.
         liked_from: what turns ratings into labels.
-        out: True for rows that nobody gets.
-        include_seen: let items of the history come back.
+        rules: who may get what, and how lists are picked.
 
     Raises:
         InvalidDataError: if a further user is in the log too, or has an id of another type.
     """
+    extra = _further(more, log)
+    allowed = rules.allowed(shelf, pl.concat([log.users if len(log) else log.users.cast(extra.dtype), extra]))
+
+    def found_for(support: Histories, start: int) -> Ranked:
+        own = allowed.between(start, start + len(support))
+        if not rules.include_seen:
+            mask, rows = support.mask.numpy(), support.rows.numpy()
+            own = replace(own, hidden=own.hidden.joined(Hidden(np.nonzero(mask)[0], rows[mask])))
+        return search(shelf, adapt(model, shelf, support), k, own, rules.rerank)
+
+    labels = log.labels_from(liked_from)
+    frames = [
+        _frame(log.users[users], found_for(log.histories(labels, users), users.start), shelf.catalog)
+        for users in chunks(log)
+    ]
+    if len(extra) and not allowed.same:
+        for start in range(0, len(extra), _USERS_AT_ONCE):
+            some = extra[start : start + _USERS_AT_ONCE]
+            frames.append(_frame(some, found_for(_without_history(len(some)), len(log) + start), shelf.catalog))
+    elif len(extra) or not frames:
+        zero_shot = found_for(_without_history(1), len(log))
+        everyone = Ranked(*(np.repeat(part, len(extra), axis=0) for part in zero_shot))
+        frames.append(_frame(extra, everyone, shelf.catalog))
+    return pl.concat(frames)
+
+
+def _without_history(users: int) -> Histories:
+    return Histories.padded(np.empty(0, np.int64), np.zeros(users, np.int64))
+
+
+def _further(more: Sequence[ItemId], log: Interactions) -> pl.Series:
+    """Ids of users without a history, each once, with the type of those of the log."""
     extra = list(dict.fromkeys(more))
     there = set(log.users.to_list()) if extra else set()
     both = [user for user in extra if user in there]
@@ -166,19 +211,7 @@ def ranked_frame(
             f"`users` are users without history, with ids like those of the histories ({log.users.dtype}); these have "
             f"ids of type {kind}, and {len(both):,} have a history: {few(both)}."
         )
-
-    def found_for(support: Histories) -> Ranked:
-        mask, rows = support.mask.numpy(), support.rows.numpy()
-        hidden = Hidden.of([]) if include_seen else Hidden(np.nonzero(mask)[0], rows[mask])
-        return shelf.index.search(shelf.space, out, adapt(model, shelf, support), k, hidden)
-
-    labels = log.labels_from(liked_from)
-    frames = [_frame(log.users[users], found_for(log.histories(labels, users)), shelf.catalog) for users in chunks(log)]
-    if extra or not frames:
-        zero_shot = found_for(Histories.padded(np.empty(0, np.int64), np.zeros(1, np.int64)))
-        everyone = Ranked(*(np.repeat(part, len(extra), axis=0) for part in zero_shot))
-        frames.append(_frame(pl.Series(extra, dtype=kind), everyone, shelf.catalog))
-    return pl.concat(frames)
+    return pl.Series(log.users.name, extra, dtype=kind)
 
 
 def _frame(users: pl.Series, found: Ranked, catalog: Catalog) -> pl.DataFrame:

@@ -49,6 +49,7 @@ class Content:
     catalog: Catalog
     space: ItemSpace
     index: ItemIndex
+    hidden: Tensor
     config: MetaConfig
     template: TextTemplate
     kind: str
@@ -57,7 +58,7 @@ class Content:
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
         model = self.model.to(device)
-        return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index)
+        return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index, self.hidden.to(device))
 
 
 def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> None:
@@ -130,6 +131,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
         "lists.values": space.lists.values,
         "counts": space.counts,
         "new": space.new,
+        "hidden": shelf.hidden,
     }
     for name, channel in space.channels.items():
         items[f"{name}.item"] = channel.item
@@ -275,7 +277,8 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     channels = {name: _channel(name, one, items) for name, one in about.items()}
     space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
     table = pl.read_parquet(folder / "items.parquet")
-    if table.height != len(space):
+    hidden = items["hidden"]
+    if not table.height == len(space) == len(hidden):
         raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space):,} vectors.")
     columns = config["template"]["fields"]
     template = TextTemplate(**{**config["template"], "fields": None if columns is None else tuple(columns)})
@@ -286,7 +289,7 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     if "statistics.safetensors" in config["sha256"]:
         ids = pl.read_parquet(folder / "statistics.parquet")["item_id"]
         kept = Kept(ids, _statistics(load_file(folder / "statistics.safetensors")))
-    return Content(model, catalog, space, index, meta, template, kind, kept)
+    return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
 
 
 def _channel(name: str, about: Mapping[str, Any], items: Mapping[str, Tensor]) -> Channel:

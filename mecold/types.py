@@ -39,6 +39,24 @@ class Recommendation(NamedTuple):
     score: float
 
 
+class Synced(NamedTuple):
+    """What a feed did to the catalogue, in numbers of items; one that is shown again may be updated too.
+
+    Args:
+        added: new items.
+        updated: items whose texts changed.
+        shown: hidden items that are recommended again.
+        hidden: items that are recommended no more.
+        removed: items that were taken out, hidden ones too.
+    """
+
+    added: int
+    updated: int
+    shown: int
+    hidden: int
+    removed: int
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why an item has its score for a user; `base` and the contributions add up to the score.

@@ -312,6 +312,55 @@ def test_the_router_asks_who_knows_the_user(matrix, als, recommender):
     assert [r.item for r in found["new"].items] == [r.item for r in alone]
 
 
+def test_the_router_leaves_out_and_allows_by_user_and_hides_what_mecold_hides(matrix, als, recommender, shop):
+    _, items, users = matrix
+    router = ColdStartRouter(warm_model(als, items, users), recommender, handover=((3, 0.0), (6, 1.0)))
+    people, rng = [users[row] for row in range(12)], np.random.default_rng(0)
+    log = shop.interactions.filter(pl.col("user_id").is_in(people))
+    pairs = [(user, items[at]) for user in [*people[1:], "nobody"] for at in rng.integers(300, size=40)]
+    table = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    own = {user: {item for one, item in pairs if one == user} for user in [*people, "nobody"]}
+    whole = router.recommend(log, 300, users=["nobody"])
+    shares = {one.share for one in whole.values()}
+    assert {0.0, 1.0} < shares
+    some = items[::3]
+    hidden = [whole[people[0]].items[0].item, whole["nobody"].items[0].item]
+
+    def check(keep, k=10, **rules):
+        found = router.recommend(log, k, users=["nobody"], **rules)
+        assert found.keys() == whole.keys()
+        for user, one in found.items():
+            expected = [each.item for each in whole[user].items if keep(user, each.item)]
+            assert len(one.items) == min(k, len(expected))
+            assert {each.item for each in one.items} <= set(expected)
+            if one.share in (0, 1):  # a fused list depends on how far down both are read
+                assert [each.item for each in one.items] == expected[:k]
+
+    check(lambda user, item: item not in own[user], exclude=table)
+    check(lambda user, item: item in own[user], among=table)
+    check(lambda user, item: item in some and item not in own[user], exclude=table, among=some)
+    check(lambda user, item: item in own[user] and item not in some, exclude=some, among=table)
+    recommender.hide_items(hidden)
+    try:
+        check(lambda user, item: item not in hidden)
+        check(lambda user, item: item in own[user] and item not in hidden, among=table)
+    finally:
+        recommender.show_items(hidden)
+    with pytest.raises(UnknownItemError, match="'nope'"):
+        router.recommend(log, among=["nope"])
+    with pytest.raises(InvalidDataError, match="user ids of `exclude` are Int64"):
+        router.recommend(log, exclude=pl.DataFrame({"user_id": [1], "item_id": ["p1"]}))
+
+
+def test_an_allow_list_may_name_what_only_one_of_both_models_has(matrix, als, recommender, shop):
+    _, items, users = matrix
+    host = FactorModel([*items[:-1], "elsewhere"], als.item_factors, users, als.user_factors)
+    router = ColdStartRouter(host, recommender, handover=((0, 1.0),))
+    log = shop.interactions.filter(pl.col("user_id") == users[0])
+    found = router.recommend(log, 5, among=["elsewhere", items[-1]])[users[0]]
+    assert {one.item for one in found.items} == {"elsewhere", items[-1]} - set(log["item_id"])
+
+
 def test_a_host_that_folds_in_takes_unknown_users(matrix, als, recommender):
     user_items, items, users = matrix
     router = ColdStartRouter(warm_model(als, items, users), recommender, handover=((2, 0.0), (3, 1.0)))

@@ -49,6 +49,49 @@ def test_recommend_for_a_file_of_users(world):
     assert printed.stdout.startswith("user_id,rank,item_id,score\n")
 
 
+def test_files_say_who_gets_what_and_how_many_of_a_group(world, shop):
+    pairs = pl.DataFrame({"customer": ["u0", "u0", "u1"], "item_id": ["p5", "p6", "p7"]})
+    pairs.write_csv(world / "pairs.csv")
+    pairs.select("item_id").write_csv(world / "items_of_all.csv")
+    shop.items.select("item_id", "brand").write_parquet(world / "brands.parquet")
+    few = shop.interactions.filter(pl.col("user_id").is_in(["u0", "u1", "u2"])).rename({"user_id": "customer"})
+    few.write_parquet(world / "few.parquet")
+    many = [
+        "recommend",
+        f"{world}/model",
+        "--history",
+        f"{world}/few.parquet",
+        "--column",
+        "user_id=customer",
+        "-k",
+        "300",
+    ]
+
+    def lists(*more):
+        done = run(app, [*many, *more, "--json"])
+        assert done.exit_code == 0, done.output
+        found = pl.DataFrame(json.loads(done.stdout))
+        return {user: found.filter(pl.col("user_id") == user)["item_id"].to_list() for user in ("u0", "u1", "u2")}
+
+    whole, own = lists(), {"u0": ["p5", "p6"], "u1": ["p7"], "u2": []}
+    left = lists("--exclude", f"{world}/pairs.csv")
+    only = lists("--among", f"{world}/pairs.csv")
+    for user, items in whole.items():
+        assert left[user] == [item for item in items if item not in own[user]]
+        assert only[user] == [item for item in items if item in own[user]]
+    one = ["recommend", f"{world}/model", "--items", "p1", "--json"]
+    found = json.loads(run(app, [*one, "--among", f"{world}/items_of_all.csv"]).stdout)
+    assert {each["item"] for each in found} == {"p5", "p6", "p7"}
+    capped = [*one, "--groups", f"{world}/brands.parquet", "--per-group", "2", "--diversity", "0.3", "-k", "12"]
+    brand = dict(shop.items.select("item_id", "brand").iter_rows())
+    brands = [brand[each["item"]] for each in json.loads(run(app, capped).stdout)]
+    assert len(brands) == 12
+    assert max(map(brands.count, brands)) <= 2
+    refused = run(app, [*one, "--exclude", f"{world}/pairs.csv", "--column", "user_id=customer"])
+    assert refused.exit_code == 1
+    assert "--exclude has a column user_id" in " ".join(refused.stderr.split())
+
+
 def test_similar_and_info(world):
     similar = json.loads(run(app, ["similar", f"{world}/model", "p1", "-k", "2", "--json"]).stdout)
     assert len(similar) == 2

@@ -199,6 +199,10 @@ def test_the_sampled_softmax_approaches_the_full_one():
 
 def test_every_number_of_the_prior_is_learned():
     space, episodes = world()
+    rng, support = np.random.default_rng(0), episodes.support
+    said = torch.from_numpy(rng.choice([1.0, 0.0, -1.0], support.rows.shape).astype(np.float32))
+    weights = torch.from_numpy(rng.lognormal(size=support.rows.shape).astype(np.float32))
+    episodes = replace(episodes, support=replace(support, labels=said, weights=weights))
     head = head_of(space)
     learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
     loss = episode_loss(with_prior(head, **learned), space, episodes, TrainConfig(), torch.Generator().manual_seed(0))
@@ -320,7 +324,7 @@ def test_texts_are_read_without_fading():
     space, _ = world()
     head = head_of(space)
     fade = head.prior.fade - torch.arange(len(head.prior.fade))[:, None]
-    head = with_prior(head, fade=fade, rarity=head.prior.rarity + 0.7)
+    head = with_prior(head, fade=fade, rarity=head.prior.rarity + 0.7, disliked=head.prior.disliked - 1)
     found = head.read(space, histories([3, 8, 21], labels=[1.0, -0.5, 1.0]), head.coefficients()).parts
     scale = head.prior.scale[KNOTS.index(3), head.column["text"]].exp()
     for name in ("text", "alike"):  # the columns for new items too, by the same numbers

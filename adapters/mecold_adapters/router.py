@@ -1,16 +1,18 @@
 """Users with enough history go to the host's model, the others to mecold; in between, their lists are fused."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 import torch
 
-from mecold import InvalidDataError, ItemId, Recommendation, Recommender
+from mecold import InvalidDataError, ItemId, Recommendation, Recommender, UnknownItemError
 from mecold.data.frames import FrameLike, id_column, read_frame, require
+from mecold.errors import few
 from mecold.math.metrics import ndcg
-from mecold.serving import check_k, id_list
+from mecold.rules import ItemsOrPairs, Named, id_list
+from mecold.serving import check_k
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused
@@ -42,6 +44,25 @@ class _Request:
     seen: set[ItemId]
     share: float
     reason: str
+
+
+@dataclass(frozen=True)
+class _Filters:
+    """Who may get what: of the host's items, and as mecold is told.
+
+    Args:
+        out: items that nobody gets.
+        own: items that single users must not get.
+        only: all items that a user may get, where this goes by user; who is not in it gets nothing.
+        exclude: for mecold.
+        among: for mecold.
+    """
+
+    out: Collection[ItemId] = ()
+    own: Mapping[ItemId, Collection[ItemId]] = field(default_factory=dict)
+    only: Mapping[ItemId, Collection[ItemId]] | None = None
+    exclude: ItemsOrPairs = ()
+    among: ItemsOrPairs | None = None
 
 
 class ColdStartRouter:
@@ -81,26 +102,33 @@ class ColdStartRouter:
         k: int = 10,
         *,
         users: Iterable[ItemId] = (),
-        exclude: Iterable[ItemId] = (),
+        exclude: ItemsOrPairs = (),
+        among: ItemsOrPairs | None = None,
     ) -> dict[ItemId, Routed]:
-        """Recommend for a mixed batch; nobody gets an item of their own history.
+        """Recommend for a mixed batch; nobody gets an item of their own history, or one that mecold hides.
 
         Args:
             histories: frame or path with `user_id`, `item_id`, and `timestamp` or `position` where known. A host scores a
                 user whom it knows with what it was fitted on; the history says what was seen.
             k: how many items per user.
             users: further users without any history.
-            exclude: items that nobody gets.
+            exclude: items that nobody gets; or a table of `user_id` and `item_id`, what each user must not get.
+            among: recommend only these; or a table of `user_id` and `item_id`, all that each user may get, where users who
+                have no row get nothing.
 
         Returns:
             User -> list, share of the host, and reason: first the users of the histories, by id.
 
         Raises:
-            InvalidDataError: if the histories cannot be used, or a user of `users` has one.
+            InvalidDataError: if the histories or tables cannot be used, or a user of `users` has a history.
+            UnknownItemError: if `among` names items that neither the host nor mecold has.
         """
         check_k(k)
-        frame, leaving = _frame(histories), id_list(exclude, "exclude")
+        frame, leaving = _frame(histories), Named.read(exclude, "exclude")
+        allowed = None if among is None else Named.read(among, "among")
         self._check_users(frame)
+        for name, one in (("exclude", leaving), ("among", allowed)):
+            _check_filter(name, one, frame)
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
         further = list(dict.fromkeys(id_list(users, "users")))
         both = [user for user in further if user in requests]
@@ -108,7 +136,8 @@ class ColdStartRouter:
             raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")
         requests |= {user: self._request(user, set()) for user in further}
         fused = [user for user, one in requests.items() if 0 < one.share < 1]
-        lists = self._lists(frame, requests, k, max(k, _DEPTH) if fused else k, leaving)
+        filters = self._filters(leaving, allowed)
+        lists = self._lists(frame, requests, k, max(k, _DEPTH) if fused else k, filters)
         return {
             user: Routed(_fuse(*lists(user), one.share)[:k], one.share, one.reason) for user, one in requests.items()
         }
@@ -151,7 +180,7 @@ class ColdStartRouter:
         }
         if not requests:
             raise InvalidDataError("No user is in `histories` and in `following` and known to the warm model.")
-        lists = self._lists(frame, requests, 0, max(k, _DEPTH), [])
+        lists = self._lists(frame, requests, 0, max(k, _DEPTH), self._filters(Named([]), None))
         steps = np.log1p(np.array(sorted(numbers)))
         nearest = [int(np.abs(steps - np.log1p(len(one.seen))).argmin()) for one in requests.values()]
         gains = np.array([[_ndcg(_fuse(*lists(user), s)[:k], wanted[user], k) for s in _SHARES] for user in requests])
@@ -185,16 +214,38 @@ class ColdStartRouter:
         return _Request(seen, share, f"{maker}: {size}")
 
     def _lists(
-        self, frame: pl.DataFrame, requests: dict[ItemId, _Request], k: int, depth: int, exclude: Sequence[ItemId]
+        self, frame: pl.DataFrame, requests: dict[ItemId, _Request], k: int, depth: int, filters: _Filters
     ) -> Callable[[ItemId], tuple[list[Recommendation], list[Recommendation]]]:
         """The host's and mecold's list of each user who needs them, else empty; mecold's where the host has fewer than k."""
-        warm = self._warm_lists({u: one.seen for u, one in requests.items() if one.share > 0}, depth, exclude)
+        warm = self._warm_lists({u: one.seen for u, one in requests.items() if one.share > 0}, depth, filters)
         needed = {u: one.seen for u, one in requests.items() if one.share < 1 or len(warm[u]) < k}
-        cold = self._cold_lists(frame, needed, depth, exclude)
+        cold = self._cold_lists(frame, needed, depth, filters)
         return lambda user: (warm.get(user, []), cold.get(user, []))
 
+    def _filters(self, exclude: Named, among: Named | None) -> _Filters:
+        """Filters for both models; what mecold hides, nobody gets from the host either."""
+        out, own = set(self.cold.item_ids(hidden=True)), {}
+        if exclude.users is None:
+            out.update(exclude.ids)
+        else:
+            own = _seen(_pairs(exclude))
+        if among is None:
+            return _Filters(out, own, None, _for_mecold(exclude, None), None)
+        named = dict.fromkeys(among.ids)
+        there = {item for item in named if item in self.cold}
+        unknown = [item for item in named if item not in there and item not in self._host_items]
+        if unknown:
+            raise UnknownItemError(
+                f"{len(unknown):,} of the items in `among` are neither the host's nor mecold's: {few(unknown)}. "
+                "Leave them out."
+            )
+        only = None if among.users is None else _seen(_pairs(among))
+        if only is None:
+            out |= self._host_items.difference(among.ids)
+        return _Filters(out, own, only, _for_mecold(exclude, None), _for_mecold(among, there))
+
     def _cold_lists(
-        self, frame: pl.DataFrame, seen: dict[ItemId, set[ItemId]], depth: int, exclude: Sequence[ItemId]
+        self, frame: pl.DataFrame, seen: dict[ItemId, set[ItemId]], depth: int, filters: _Filters
     ) -> dict[ItemId, list[Recommendation]]:
         known = frame.filter(
             pl.col("user_id").is_in(
@@ -202,19 +253,24 @@ class ColdStartRouter:
             )
         )
         found = self.cold.recommend_batch(
-            known, depth, users=[user for user, items in seen.items() if not items], on_unknown="drop", exclude=exclude
-        )
+            known, depth, users=[user for user, items in seen.items() if not items], on_unknown="drop",
+            exclude=filters.exclude, among=filters.among,
+        )  # fmt: skip
         lists: dict[ItemId, list[Recommendation]] = {}
         for user, item, score in found.select("user_id", "item_id", "score").iter_rows():
             lists.setdefault(user, []).append(Recommendation(item, score))
         return lists
 
     def _warm_lists(
-        self, seen: dict[ItemId, set[ItemId]], depth: int, exclude: Sequence[ItemId]
+        self, seen: dict[ItemId, set[ItemId]], depth: int, filters: _Filters
     ) -> dict[ItemId, list[Recommendation]]:
         ids = self.warm.item_ids
         column = {item: place for place, item in enumerate(ids)}
-        out = [column[item] for item in exclude if item in column]
+
+        def columns(items: Iterable[ItemId]) -> list[int]:
+            return [column[item] for item in items if item in column]
+
+        out = columns(filters.out)
         users = sorted(seen, key=self.warm.knows)  # those to be folded in come together
         lists = {}
         for start in range(0, len(users), _USERS_AT_ONCE):
@@ -222,7 +278,9 @@ class ColdStartRouter:
             scores = self._warm_scores(part, seen)
             scores[:, out] = -np.inf
             for user, row in zip(part, scores, strict=True):
-                row[[column[item] for item in seen[user] if item in column]] = -np.inf
+                if filters.only is not None:
+                    row[np.setdiff1d(np.arange(len(row)), columns(filters.only.get(user, ())))] = -np.inf
+                row[columns([*seen[user], *filters.own.get(user, ())])] = -np.inf
                 best = np.sort(np.argpartition(-row, min(depth, len(row)) - 1)[:depth])
                 best = best[np.argsort(-row[best], kind="stable")]
                 lists[user] = [Recommendation(ids[i], float(row[i])) for i in best if np.isfinite(row[i])]
@@ -263,6 +321,27 @@ def _frame(source: FrameLike) -> pl.DataFrame:
     return frame.with_columns(
         id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
     )
+
+
+def _pairs(named: Named) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": named.users, "item_id": named.ids})
+
+
+def _for_mecold(named: Named, there: Collection[ItemId] | None) -> ItemsOrPairs:
+    """A filter as mecold takes it, of items in `there` alone (None: of all)."""
+    if named.users is None:
+        return [item for item in named.ids if there is None or item in there]
+    pairs = _pairs(named)
+    return pairs if there is None else pairs.filter([item in there for item in named.ids])
+
+
+def _check_filter(name: str, named: Named | None, frame: pl.DataFrame) -> None:
+    """Refuse users of the other type, who would all look as if they were not there."""
+    users = None if named is None else named.users
+    if users is not None and len(users) and frame.height and users.dtype != frame["user_id"].dtype:
+        raise InvalidDataError(
+            f"The user ids of `{name}` are {users.dtype}, those of the histories {frame['user_id'].dtype}. Cast one of them."
+        )
 
 
 def _seen(frame: pl.DataFrame) -> dict[ItemId, set[ItemId]]:

@@ -16,7 +16,7 @@ from mecold.cli.evaluate import app as evaluate_app
 from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import read_frame
+from mecold.data.frames import id_column, read_frame, require
 from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.errors import InvalidDataError
@@ -122,28 +122,56 @@ def recommend(
         Path | None, typer.Option(help="With --history: write the lists to this parquet or csv file.")
     ] = None,
     k: HowMany = 10,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Items to leave out: item_id; with user_id too, per user of --history.")
+    ] = None,
+    among: Annotated[
+        Path | None,
+        typer.Option(help="The only items allowed: item_id; with user_id too, per user; others get nothing."),
+    ] = None,
+    diversity: Annotated[float, typer.Option(help="0 (off) to 1: how unlike the items of a list are.")] = 0.0,
+    groups: Annotated[
+        Path | None, typer.Option(help="Which item belongs to which group: item_id and one column.")
+    ] = None,
+    per_group: Annotated[
+        int | None, typer.Option(min=1, help="With --groups: at most so many of one; 1 if left out.")
+    ] = None,
     column: Renames = [],  # noqa: B006
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="What to do with unknown items.")] = "raise",
     json_: AsJson = False,
 ) -> None:
     """Recommend for one user (by items) or for a file of users (by history).
 
+    Files are parquet or csv; --column maps the columns of all of them.
+
     Examples:
     mecold recommend model/ --items A1 B7 -k 5
 
     mecold recommend model/ --history log.parquet --out lists.parquet
+
+    mecold recommend model/ --history log.parquet --exclude bought.csv --groups brands.csv --per-group 2
     """
     with explained():
-        recommender = Recommender.load(model)
-        if history is None:
-            if out is not None:
-                raise InvalidDataError("--out goes with --history; for one user the list is printed.")
-            user = recommender.adapt_user(_ids([*items, *(more or [])], recommender), on_unknown=on_unknown)
-            _show_list(recommender, recommender.recommend(user, k), json_)
-            return
-        if items or more:
+        if history is None and out is not None:
+            raise InvalidDataError("--out goes with --history; for one user the list is printed.")
+        if history is not None and (items or more):
             raise InvalidDataError("Pass --items for one user or --history for many, not both.")
-        lists = recommender.recommend_batch(history, k, columns=mapping(column), on_unknown=on_unknown)
+        recommender = Recommender.load(model)
+        log = None if history is None else read_frame(history, "interactions")
+        files = {"--exclude": exclude, "--among": among, "--groups": groups}
+        renames, (leaving, allowed, grouped) = _rule_frames(files, log, column, recommender)
+        if log is None:
+            user = recommender.adapt_user(_ids([*items, *(more or [])], recommender), on_unknown=on_unknown)
+            out_of, only = _for_one(leaving, "--exclude"), _for_one(allowed, "--among")
+            found = recommender.recommend(
+                user, k, exclude=out_of or (), among=only, diversity=diversity, groups=grouped, per_group=per_group
+            )
+            _show_list(recommender, found, json_)
+            return
+        lists = recommender.recommend_batch(
+            log, k, columns=mapping_for(log, renames), on_unknown=on_unknown, exclude=() if leaving is None else leaving,
+            among=allowed, diversity=diversity, groups=grouped, per_group=per_group,
+        )  # fmt: skip
         _write_or_print(lists, out, json_)
 
 
@@ -191,6 +219,34 @@ def _ids(texts: list[str], recommender: Recommender) -> list[ItemId]:
     if wrong:
         raise InvalidDataError(f"The catalogue's ids are integers; these are not: {wrong}.")
     return [int(text) for text in texts]
+
+
+def _rule_frames(
+    files: dict[str, Path | None], log: pl.DataFrame | None, column: list[str], recommender: Recommender
+) -> tuple[dict[str, str], list[pl.DataFrame | None]]:
+    """What `--column` maps, and the files of the rules under their canonical names, by option."""
+    given = {option: read_frame(path, f"rows of {option}") for option, path in files.items() if path is not None}
+    renames = mapping(column, *([] if log is None else [log]), *given.values())
+    as_strings = recommender.info()["item_ids"] == "strings"
+    found = {option: _rule_frame(frame, option, renames, as_strings) for option, frame in given.items()}
+    return renames, [found.get(option) for option in files]
+
+
+def _rule_frame(frame: pl.DataFrame, option: str, renames: dict[str, str], as_strings: bool) -> pl.DataFrame:
+    """A table of items, its ids as the catalogue has them: in a csv file, those that are all digits look like integers."""
+    frame = read_frame(frame, f"rows of {option}", mapping_for(frame, renames))
+    require(frame, ["item_id"], f"rows of {option}")
+    digits = frame["item_id"].dtype.is_integer()
+    return frame.with_columns(pl.col("item_id").cast(pl.String)) if as_strings and digits else frame
+
+
+def _for_one(frame: pl.DataFrame | None, option: str) -> list[ItemId] | None:
+    """The ids of a file for one user."""
+    if frame is None:
+        return None
+    if "user_id" in frame.columns:
+        raise InvalidDataError(f"{option} has a column user_id, but --items is one user without an id. Use --history.")
+    return id_column(frame["item_id"], f"item_id of {option}").to_list()
 
 
 def _show(values: dict[str, Any], as_json: bool, title: str) -> None:

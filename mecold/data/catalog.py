@@ -164,6 +164,12 @@ class Catalog:
         rows: dict[ItemId, tuple[int, ...]] = {item: (row,) for row, item in enumerate(names)}
         return cls(len(names), ids.dtype == pl.String, np.zeros(len(names), bool), names, list(texts), rows)
 
+    def taken(self, wanted: Bool[np.ndarray, " rows"]) -> "Catalog":
+        """A catalogue of some of these items, none of them removed."""
+        rows = np.flatnonzero(wanted & ~self.gone).tolist()
+        ids = pl.Series("item_id", [self._ids[row] for row in rows], dtype=self.dtype)
+        return Catalog.of(ids, [self._texts[row] for row in rows])
+
     def __len__(self) -> int:
         """Number of items that are there."""
         return self.size - int(np.count_nonzero(self.gone))

@@ -46,6 +46,19 @@ class Hidden(NamedTuple):
         low, high = np.searchsorted(self.users, (start, stop))
         return Hidden(self.users[low:high] - start, self.rows[low:high])
 
+    def taken(self, users: np.ndarray) -> "Hidden":
+        """Those of these users of the batch, whose places rise."""
+        mine = np.isin(self.users, users)
+        return Hidden(np.searchsorted(users, self.users[mine]), self.rows[mine])
+
+    def joined(self, other: "Hidden") -> "Hidden":
+        """The pairs of both, by user."""
+        if not len(self.users):
+            return other
+        users, rows = (np.concatenate(parts) for parts in zip(self, other, strict=True))
+        order = np.argsort(users, kind="stable")
+        return Hidden(users[order], rows[order])
+
 
 class Ranked(NamedTuple):
     """Ranked rows of a batch of users, best first, ties by row.
@@ -75,15 +88,18 @@ class Ranked(NamedTuple):
 class ItemIndex(Protocol):
     """Finds the best rows of an item space."""
 
-    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
+    def search(
+        self, space: ItemSpace, out: Tensor, users: UserVectors, k: int, hidden: Hidden, only: Hidden | None = None
+    ) -> Ranked:
         """Search.
 
         Args:
             space: all items.
-            dead: True for rows that are no longer in the catalogue.
+            out: True for rows that nobody gets.
             users: a batch of user vectors.
             k: how many rows each user wants.
             hidden: rows that users must not get.
+            only: where not None, the rows that users may get.
         """
         ...
 
@@ -124,26 +140,37 @@ def top_rows(
 class ExactIndex:
     """Blocked torch product, mask, top-k. Needs no building and sees every change of the catalogue at once."""
 
-    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
+    def search(
+        self, space: ItemSpace, out: Tensor, users: UserVectors, k: int, hidden: Hidden, only: Hidden | None = None
+    ) -> Ranked:
         """See `ItemIndex.search`."""
-        buried = dead.nonzero()[:, 0]
+        buried = out.nonzero()[:, 0]
         step = max(1, _SCORES_AT_ONCE // max(1, len(space)))
         parts = []
         for start in range(0, max(1, len(users)), step):
-            some, out = (
+            some, own = (
                 (users, hidden)
                 if len(users) <= step
                 else (users[start : start + step], hidden.between(start, start + step))
             )
             scores = space.scores(some)
-            if len(out.users):
-                cells = torch.from_numpy(out.users * len(space) + out.rows).to(scores.device)
-                scores.view(-1).index_fill_(0, cells, -torch.inf)
+            if only is not None:
+                allowed = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+                _at(allowed, only.between(start, start + len(scores)), value=True)
+                scores.masked_fill_(~allowed, -torch.inf)
+            if len(own.users):
+                _at(scores, own, value=-torch.inf)
             if len(buried):
                 scores[:, buried] = -torch.inf
             values, rows = top_rows(scores, k)
             parts.append(Ranked(rows, values, np.isfinite(values)))
         return Ranked.join(parts)
+
+
+def _at(table: Tensor, pairs: Hidden, *, value: float | bool) -> None:
+    """Set the cells of these pairs."""
+    cells = torch.from_numpy(pairs.users * table.shape[1] + pairs.rows).to(table.device)
+    table.view(-1).index_fill_(0, cells, value)
 
 
 class FaissIndex:
@@ -203,15 +230,17 @@ class FaissIndex:
         """Write the index in FAISS's own format."""
         _faiss().write_index(self._built, str(path))
 
-    def search(self, space: ItemSpace, dead: Tensor, users: UserVectors, k: int, hidden: Hidden) -> Ranked:
-        """See `ItemIndex.search`."""
+    def search(
+        self, space: ItemSpace, out: Tensor, users: UserVectors, k: int, hidden: Hidden, only: Hidden | None = None
+    ) -> Ranked:
+        """See `ItemIndex.search`; who may get certain rows only is searched exactly."""
         total = self.covers
-        most = int(np.bincount(hidden.users).max(initial=0)) + int(dead[:total].sum())
+        most = int(np.bincount(hidden.users).max(initial=0)) + int(out[:total].sum())
         depth = min(total, 2 * k + most)
-        if depth * 4 > total:
-            return ExactIndex().search(space, dead, users, k, hidden)
+        if depth * 4 > total or only is not None:
+            return ExactIndex().search(space, out, users, k, hidden, only)
         _, best = self._built.search(np.ascontiguousarray(users.vector.cpu().numpy(), dtype=np.float32), depth)
-        fresh, gone = np.arange(total, len(space)), dead.cpu().numpy()
+        fresh, gone = np.arange(total, len(space)), out.cpu().numpy()
         parts = []
         for user, rows in enumerate(best):
             one, own = users[user : user + 1], hidden.between(user, user + 1)
@@ -219,7 +248,7 @@ class FaissIndex:
             rows = np.unique(np.concatenate([rows[rows >= 0], fresh, listed]))
             rows = rows[~gone[rows] & ~np.isin(rows, own.rows)]
             if len(rows) < k:
-                parts.append(ExactIndex().search(space, dead, one, k, own))
+                parts.append(ExactIndex().search(space, out, one, k, own))
                 continue
             scores = space.scores_among(torch.from_numpy(rows).to(one.vector.device), one)
             values, places = top_rows(scores, k)
