@@ -317,7 +317,7 @@ class Recommender:
     def explain(
         self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
     ) -> Explanation:
-        """What each support item contributes to the score of an item; exact, since the query is affine in the labels.
+        """What each support item contributes to the score of an item; exact, since rows add up in the user vector.
 
         A contribution is what the score would lose if the user had seen that support item without an opinion: nothing for
         items older than the newest 20, which are not read.

@@ -81,9 +81,10 @@ def _checked(one: ItemId | Interaction) -> Interaction:
     if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
         row = row._replace(item=row.item.item())
     numbers = (row.label, row.weight, row.time or 0.0)
-    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0):
+    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
         raise InvalidDataError(
-            f"{row} must have a finite label, a finite time if any, and a positive, finite weight. A dislike is label=-1.0."
+            f"{row} must have a finite label from -1 (disliked) to 1 (liked), a finite time if any, and a positive, finite "
+            "weight. Turn ratings into labels, or hand over a frame with a rating column to a model with liked_from."
         )
     return row
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mecold
-from mecold.errors import InvalidDataError
+from mecold.errors import DataWarning, InvalidDataError
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.measures import ItemFacts, beyond, per_user, slices, without_support
 from mecold.evaluation.protocol import Tasks, split
@@ -91,6 +91,69 @@ def test_the_item_split_is_that_of_plain_loops(world):
         for user, s, q in zip(tasks.users, tasks.supports, tasks.queries, strict=True)
     }
     assert given_out == {user: (warm[:10], new) for user, (warm, new) in test.items()}
+
+
+# ---- ratings
+
+
+@pytest.fixture(scope="module")
+def rated_log(shop):
+    rng = np.random.default_rng(5)
+    return shop.interactions.with_columns(
+        rating=pl.Series(rng.integers(1, 6, shop.interactions.height)).cast(pl.Float64)
+    )
+
+
+@pytest.mark.parametrize("protocol", ["user", "time", "item"])
+def test_only_what_was_liked_is_asked_for_as_plain_loops_say(rated_log, shop, encoder, protocol):
+    data = Dataset.read(rated_log, shop.items, encoder=encoder, liked_from=4.0)
+    rating = {(user, item): value for user, item, value in rated_log["user_id", "item_id", "rating"].iter_rows()}
+    one = split(data, protocol, 0)
+    for k in (0, 3):
+        tasks = one.tasks("test", k)
+        assert len(tasks)
+        for user, support, query, labels in zip(tasks.users, tasks.supports, tasks.queries, tasks.labels, strict=True):
+            history = data.catalog.ids.gather(one.test.split()[one.test.users.to_list().index(user)]).to_list()
+            expected = [item for item in history[k:] if rating[user, item] >= 4][:10]
+            support, query = (data.catalog.ids.gather(rows).to_list() for rows in (support, query))
+            if protocol != "item":
+                assert (support, query) == (history[:k], expected)
+            assert all(rating[user, item] >= 4 for item in query)
+            assert labels.tolist() == [1.0 if rating[user, item] >= 4 else -1.0 for item in support]
+
+
+def test_baselines_learn_and_read_likes_alone_and_mecold_reads_both(rated_log, shop, encoder):
+    data = Dataset.read(rated_log, shop.items, encoder=encoder, liked_from=4.0)
+    training = Training(split(data, "user", 0).train, data)
+    liked = rated_log.filter(pl.col("rating") >= 4, pl.col("user_id").is_in(training.log.users.implode()))
+    counts = dict(liked.group_by("item_id").len().iter_rows())
+    assert training.counts.tolist() == [counts.get(item, 0) for item in data.catalog.ids]
+    heard = []
+
+    class Listening:
+        reads_labels = False
+
+        def adapt(self, supports, **told):
+            heard.append((supports, told))
+
+        def scores(self, state):
+            return np.zeros((1, 4))
+
+    supports, labels = [np.array([3, 1, 2])], [np.array([1.0, -1.0, 0.5])]
+    Ranker.of(Listening()).adapt(supports, np.array([np.nan]), labels)
+    Listening.reads_labels = True
+    Ranker.of(Listening()).adapt(supports, np.array([np.nan]), labels)
+    assert [rows.tolist() for rows in heard[0][0]] == [[3, 2]] and heard[0][1] == {}
+    assert heard[1][0] is supports and heard[1][1]["labels"] is labels
+
+
+def test_ratings_that_are_not_read_are_told(rated_log, shop):
+    with pytest.warns(DataWarning, match=r"ratings, 1 to 5, are not read.*--liked-from"):
+        plain = Dataset.read(rated_log, shop.items)
+    with pytest.raises(InvalidDataError, match="needs a `rating` column"):
+        Dataset.read(shop.interactions, shop.items, liked_from=4.0)
+    marked = Dataset.read(rated_log, shop.items, liked_from=4.0)
+    assert len({plain.fingerprint, marked.fingerprint}) == 2
 
 
 def test_too_few_users_are_an_error_that_says_how_many(shop, encoder):

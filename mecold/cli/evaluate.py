@@ -52,6 +52,9 @@ Encoder: TypeAlias = Annotated[str, typer.Option(help="Hub name or local folder 
 MaxTokens: TypeAlias = Annotated[int | None, typer.Option(help="Tokens of text the encoder reads.")]
 Text: TypeAlias = Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")]
 Unknown: TypeAlias = Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")]
+LikedFrom: TypeAlias = Annotated[
+    float | None, typer.Option(help="With ratings: what is rated lower is no hit, and not learned as a liking.")
+]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -70,6 +73,7 @@ class _Data:
     text: Text = ()  # type: ignore[assignment]
     column: Renames = ()  # type: ignore[assignment]
     on_unknown: Unknown = "raise"
+    liked_from: LikedFrom = None
     device: Device = "auto"
 
     def dataset(self) -> Dataset:
@@ -84,7 +88,7 @@ class _Data:
             encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
             template=TextTemplate(fields=tuple(self.text) or None),
             interaction_columns=mapping_for(log, renames), item_columns=mapping_for(items, renames),
-            on_unknown=self.on_unknown, progress=True,
+            on_unknown=self.on_unknown, progress=True, liked_from=self.liked_from,
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:

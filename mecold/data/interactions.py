@@ -75,7 +75,7 @@ class Interactions:
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
 
         Raises:
-            InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive.
+            InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive, labels beyond 1.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
 
         Warns:
@@ -188,6 +188,13 @@ def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
         raise InvalidDataError(
             f"{len(bad):,} of {frame.height:,} weights are not positive (rows {few(bad.to_list())}). A dislike is a low "
             "rating with MetaConfig(liked_from=...), not a negative weight."
+        )
+    label = numbers["label"]
+    if label is not None and (label.abs() > 1).any():
+        bad = (label.abs() > 1).arg_true()
+        raise InvalidDataError(
+            f"{len(bad):,} of {frame.height:,} labels lie outside -1 (disliked) to 1 (liked) (rows {few(bad.to_list())}). "
+            "Ratings belong into a `rating` column, with MetaConfig(liked_from=...)."
         )
     ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
     return pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])

@@ -1,8 +1,9 @@
 """The data of an evaluation: items, log, and text vectors that are made when the first system asks for them."""
 
 import hashlib
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.errors import DataWarning, InvalidDataError
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,12 @@ class Dataset:
     Args:
         name: how reports call it.
         catalog: the items; every one is a candidate.
-        log: histories of distinct items, oldest first.
+        log: histories of distinct items, oldest first; where some are disliked, with labels.
         items: the caller's own table of items, in the order of the catalogue.
         encoder: makes the text vectors, or a function that makes the encoder when it is needed; the default
             `TextEncoder` where None.
         progress: show a progress bar while texts are encoded.
+        liked_from: with ratings, what is rated lower is no hit, and is not learned as a liking; None: everything is liked.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Dataset:
     items: pl.DataFrame = field(repr=False)
     encoder: Encoder | Callable[[], Encoder] | None = None
     progress: bool = False
+    liked_from: float | None = None
 
     @classmethod
     def read(
@@ -50,6 +54,7 @@ class Dataset:
         item_columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
         progress: bool = False,
+        liked_from: float | None = None,
     ) -> "Dataset":
         """Read and check a log and its items, as `Recommender.fit_meta` does.
 
@@ -63,10 +68,14 @@ class Dataset:
             item_columns: canonical name -> the caller's name, for the items.
             on_unknown: what to do with interactions of items that are not in `items`.
             progress: show a progress bar while texts are encoded.
+            liked_from: with ratings, what is rated lower is no hit, and is not learned as a liking.
 
         Raises:
-            InvalidDataError: on frames that cannot be used.
+            InvalidDataError: on frames that cannot be used, or `liked_from` without ratings or labels.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
+
+        Warns:
+            DataWarning: where there are ratings that differ, and no `liked_from`: what was rated lowest is a hit then too.
         """
         if name is None:
             is_path = isinstance(interactions, str | Path)
@@ -75,7 +84,10 @@ class Dataset:
         catalog = Catalog.read(table, template=template)
         log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
         table = table.unique("item_id", keep="first", maintain_order=True)
-        return cls(name, catalog, log, table, encoder, progress)
+        _check_ratings(log, liked_from)
+        if liked_from is not None:
+            log = replace(log, labels=log.labels_from(liked_from))
+        return cls(name, catalog, log, table, encoder, progress, liked_from)
 
     @cached_property
     def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
@@ -93,9 +105,23 @@ class Dataset:
         for array in (self.log.offsets, self.log.items, self.log.times, self.log.weights, self.log.ratings):
             digest.update(b"none" if array is None else array.tobytes())
         digest.update(self.log.order.encode() + self.items.write_ipc(None).getvalue())
+        if self.log.labels is not None:
+            digest.update(self.log.labels.tobytes())
         return digest.hexdigest()[:16]
 
     @cached_property
     def vectors_fingerprint(self) -> str:
         """Hash of the text vectors; part of the address of every result that read them."""
         return hashlib.sha256(self.vectors.tobytes()).hexdigest()[:16]
+
+
+def _check_ratings(log: Interactions, liked_from: float | None) -> None:
+    ratings = log.ratings
+    if liked_from is not None and ratings is None and log.labels is None:
+        raise InvalidDataError(f"liked_from={liked_from} needs a `rating` column; these interactions have none.")
+    if liked_from is None and log.labels is None and ratings is not None and ratings.min() < ratings.max():
+        warnings.warn(
+            f"The ratings, {ratings.min():g} to {ratings.max():g}, are not read: an item rated {ratings.min():g} counts as a "
+            "hit. Pass liked_from (--liked-from), such as the least rating of an item that was liked.",
+            DataWarning, stacklevel=3,
+        )  # fmt: skip

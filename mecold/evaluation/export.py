@@ -21,7 +21,7 @@ _README = """# Tasks of a cold-start evaluation
   Nothing else may be used to fit for that seed.
 - `items.parquet`: the items, one row each.
 - `tasks.parquet`: one row per task: task_id, seed, shots, support (item ids, oldest first), time (of the last of them,
-  where known), candidates.
+  where known), labels (of the support, where some items are disliked: 1 to -1), candidates.
   `candidates` is "all" (every row of items.parquet) or "cold" (the items that have no row in the training file of the
   seed because they were taken out; listed in `cold-seed<S>.parquet`). Never recommend an item of the support.
 
@@ -51,6 +51,7 @@ def export(dataset: Dataset, splits: Mapping[int, Split], shots: list[int], dept
             for k in shots:
                 tasks = one.tasks("test", k)
                 supports = pl.Series([ids.gather(s).to_list() for s in tasks.supports], dtype=pl.List(ids.dtype))
+                said = tasks.labels and [own.tolist() for own in tasks.labels]
                 parts.append(
                     pl.DataFrame(
                         {"task_id": task_ids(ranking, seed, k, tasks.users), "support": supports, "time": tasks.times}
@@ -60,6 +61,7 @@ def export(dataset: Dataset, splits: Mapping[int, Split], shots: list[int], dept
                         pl.lit(k).alias("shots"),
                         "support",
                         pl.col("time").fill_nan(None),
+                        *([] if said is None else [pl.Series("labels", said, pl.List(pl.Float32))]),
                         pl.lit("all" if candidates is None else "cold").alias("candidates"),
                     )
                 )

@@ -44,19 +44,23 @@ class Tasks:
         supports: rows of the support items, oldest first, by user.
         queries: rows of the items to be found, by user; never empty.
         times: when each user's last support item was (NaN without a support or without timestamps).
+        labels: of the support items, 1 liked to -1 disliked; None where everything is liked.
     """
 
     users: pl.Series
     supports: Sequence[np.ndarray]
     queries: Sequence[np.ndarray]
     times: Float64[np.ndarray, " users"]
+    labels: Sequence[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
 
-    def head(self, n: int) -> "Tasks":
-        """The first tasks."""
-        return Tasks(self.users.head(n), self.supports[:n], self.queries[:n], self.times[:n])
+    def between(self, start: int, stop: int) -> "Tasks":
+        """Some of the tasks."""
+        some = slice(start, stop)
+        labels = None if self.labels is None else self.labels[some]
+        return Tasks(self.users[some], self.supports[some], self.queries[some], self.times[some], labels)
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,25 @@ class Split:
     inner: "Split | None" = field(default=None, repr=False)
 
     def tasks(self, part: Literal["test", "valid"], shots: int) -> Tasks:
-        """The tasks of the test or validation users at a number of shots; users with an empty query are left out."""
+        """The tasks of the test or validation users at a number of shots; only liked items are asked for, and users with
+        nothing to ask for are left out.
+        """
         log = self.test if part == "test" else self.valid
         histories, clocks = log.split(), [] if log.timestamps is None else log.split(log.timestamps)
         if self.cold is None:
-            places = [(np.arange(len(h))[:shots], np.arange(len(h))[shots : shots + QUERY]) for h in histories]
+            places = [(np.arange(len(h))[:shots], np.arange(shots, len(h))) for h in histories]
         else:
             places = [(np.flatnonzero(~self.is_cold[h])[:shots], np.flatnonzero(self.is_cold[h])) for h in histories]
+        said = None if log.labels is None else log.split(log.labels)
+        if said is not None:
+            places = [(a, b[own[b] > 0]) for (a, b), own in zip(places, said, strict=True)]
+        if self.cold is None:
+            places = [(support, query[:QUERY]) for support, query in places]
         asked = [user for user, (_, query) in enumerate(places) if len(query)]
         last = [clocks[user][places[user][0][-1]] if clocks and len(places[user][0]) else np.nan for user in asked]
         supports, queries = ([histories[user][places[user][side]] for user in asked] for side in (0, 1))
-        return Tasks(log.users.gather(asked), supports, queries, np.array(last, np.float64))
+        labels = None if said is None else [said[user][places[user][0]] for user in asked]
+        return Tasks(log.users.gather(asked), supports, queries, np.array(last, np.float64), labels)
 
     @cached_property
     def is_cold(self) -> np.ndarray:

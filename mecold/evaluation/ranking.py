@@ -57,10 +57,9 @@ def rank(
     step = max(1, min(_USERS_AT_ONCE, _SCORES_AT_ONCE // n_items))
     parts = [np.empty((0, min(depth, n_items)), np.int32)]
     for start in range(0, len(tasks), step):
-        supports = tasks.supports[start : start + step]
-        state = ranker.adapt(supports, tasks.times[start : start + step])
-        scores = _checked(ranker.scores(state), len(supports), n_items)
-        parts.append(top(scores, supports, candidates, depth))
+        some = tasks.between(start, start + step)
+        scores = _checked(ranker.scores(ranker.adapt(some.supports, some.times, some.labels)), len(some), n_items)
+        parts.append(top(scores, some.supports, candidates, depth))
     return np.concatenate(parts)
 
 
@@ -81,12 +80,12 @@ def latency(ranker: Ranker, tasks: Tasks, depth: int, users: int = 100) -> dict[
     """Milliseconds per user when users come one by one: adaptation, and scoring with the top `depth`; p50 and p95."""
     adapting, recommending = [], []
     for user in [*range(min(3, len(tasks))), *range(min(users, len(tasks)))]:  # three to warm up
-        support, when = tasks.supports[user], tasks.times[user : user + 1]
+        one = tasks.between(user, user + 1)
         began = time.perf_counter()
-        state = ranker.adapt([support], when)
+        state = ranker.adapt(one.supports, one.times, one.labels)
         _settled()
         adapted = time.perf_counter()
-        top(ranker.scores(state), [support], None, depth)
+        top(ranker.scores(state), one.supports, None, depth)
         adapting.append(adapted - began)
         recommending.append(time.perf_counter() - adapted)
     values = {"adapt": adapting[3:], "recommend": recommending[3:]}

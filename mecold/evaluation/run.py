@@ -208,7 +208,7 @@ def _fit_and_rank(entry: Entry, plan: Plan, seed: int, one: Split) -> Outcome:
             for which in sets
         }
         deep = plan.depth + plan.shots[-1]
-        zero_shot = rank(ranker, one.tasks("test", 0).head(1), one.rankings[""], deep, n_items)[0]
+        zero_shot = rank(ranker, one.tasks("test", 0).between(0, 1), one.rankings[""], deep, n_items)[0]
     costs = Costs(
         fit_seconds, perf_counter() - start - fit_seconds, float(memory.peak),
         **latency(ranker, one.tasks("test", plan.shots[-1]), 10),

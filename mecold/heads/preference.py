@@ -6,8 +6,8 @@ counts, by the evidence of the support: how popular its items are, and how much 
 agree. Few numbers adapt, so that few items can tell.
 
 Everything learned here is free of the basis of the factors (numbers per channel, per number of shots, per age), so
-what was learned on cross-fitted factors holds for the factors that are deployed. For a given support the user vector is a
-linear function of the labels plus what does not depend on them, which makes explanations exact.
+what was learned on cross-fitted factors holds for the factors that are deployed. In the user vector the rows of
+a support add up, each by its own label, which makes explanations exact.
 
 Source: Finn et al. 2017, arXiv:1703.03400, of which only a few parameters adapt inside, as in ANIL (arXiv:1909.09157); the
 prior that reads the support follows the idea of amortised task initialisation (e.g. LEO, Rusu et al. 2019,

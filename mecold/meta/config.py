@@ -70,7 +70,8 @@ class MetaConfig:
         training: the outer loop.
         text_rank: most directions that are kept of the texts.
         liked_from: with ratings, interactions rated lower count as disliked (label -1): they enter supports, but are
-            neither predicted nor part of the factors. None: every interaction is a liking, whatever its rating.
+            neither predicted nor part of the factors, and what they say is learned. None: every interaction is a liking,
+            whatever its rating.
     """
 
     factors: FactorConfig = field(default_factory=FactorConfig)

@@ -28,6 +28,7 @@ def describe(dataset: Dataset) -> DatasetFindings:
             "item_popularity": histogram(touched),
             "text_length": histogram(lengths),
         },
+        liked_from=dataset.liked_from,
     )
 
 

@@ -166,6 +166,7 @@ class DatasetFindings:
     fingerprint: str
     notes: Sequence[str]
     histograms: Mapping[str, Histogram]
+    liked_from: float | None = None
 
 
 @dataclass(frozen=True)

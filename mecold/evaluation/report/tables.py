@@ -225,6 +225,7 @@ def settings(found: Findings) -> list[tuple[str, str]]:
     return [
         ("Data", f"{one.name}: {one.users:,} users, {one.items:,} items, {one.interactions:,} interactions"),
         ("Order", order),
+        *([] if one.liked_from is None else [("Liked", f"rated {one.liked_from:g} or better; all else is no hit")]),
         ("Protocol", f"{found.protocol} split, {ranked_over(found)}, support removed"),
         ("Users", sizes),
         ("Tuned", _TUNED[found.protocol] if found.tuned else "no: every system with the settings in its name"),

@@ -31,7 +31,7 @@ class Training:
     """What a system may see: training histories, the whole catalogue, texts.
 
     Args:
-        log: training histories, oldest item first.
+        log: training histories, oldest item first, disliked items among them.
         dataset: catalogue, item table and text vectors.
         seed: for everything random in a system.
         device: a torch device for systems that use one.
@@ -58,15 +58,22 @@ class Training:
         return self.dataset.items
 
     @cached_property
+    def liked(self) -> Interactions:
+        """The training histories without what was not liked."""
+        return self.log if self.log.labels is None else self.log.where(self.log.labels > 0)
+
+    @cached_property
     def matrix(self) -> sp.csr_matrix:
-        """Ones, users by items."""
-        ones = np.ones(len(self.log.items), np.float32)
-        return sp.csr_matrix((ones, self.log.items.copy(), self.log.offsets.copy()), (len(self.log), self.n_items))
+        """Ones where a user liked an item, users by items."""
+        log = self.liked
+        return sp.csr_matrix(
+            (np.ones(len(log.items), np.float32), log.items.copy(), log.offsets.copy()), (len(log), self.n_items)
+        )
 
     @cached_property
     def counts(self) -> Float32[np.ndarray, " items"]:
-        """Training users per item."""
-        return np.bincount(self.log.items, minlength=self.n_items).astype(np.float32)
+        """Training users per item who liked it."""
+        return np.bincount(self.liked.items, minlength=self.n_items).astype(np.float32)
 
     @cached_property
     def tie(self) -> Float32[np.ndarray, " items"]:
@@ -74,7 +81,7 @@ class Training:
         return (1e-6 * self.counts / max(1.0, float(self.counts.max()))).astype(np.float32)
 
     def frame(self) -> pl.DataFrame:
-        """The training histories as a frame: user_id, item_id, position, and timestamp where there is one."""
+        """The training histories as a frame: user_id, item_id, position; timestamp and label where there are any."""
         sizes = self.log.lengths
         frame = pl.DataFrame(
             {
@@ -85,6 +92,8 @@ class Training:
         )
         if self.log.order == "timestamp":
             frame = frame.with_columns(pl.Series("timestamp", self.log.times))
+        if self.log.labels is not None:
+            frame = frame.with_columns(pl.Series("label", self.log.labels))
         return frame
 
 
@@ -92,7 +101,9 @@ class Training:
 class Fitted(Protocol):
     """A fitted system. Two steps, so that adaptation and recommendation can be timed apart.
 
-    One with a true attribute `reads_time` is called as `adapt(supports, times)`, with the time of each user's last item.
+    One with a true attribute `reads_time` is called as `adapt(supports, times)`, with the time of each user's last item. One
+    with a true attribute `reads_labels` gets `labels=` too, those of the supports, or None where everything is liked; the
+    others are handed liked items alone.
     """
 
     def adapt(self, supports: Supports) -> Any:
@@ -166,20 +177,31 @@ class Ranker:
     Args:
         fitted: the system.
         reads_time: whether its `adapt` takes times too.
+        reads_labels: whether it takes labels.
     """
 
     fitted: Fitted
     reads_time: bool = False
+    reads_labels: bool = False
 
     @classmethod
     def of(cls, fitted: Fitted) -> "Ranker":
-        """Read the optional attribute."""
-        return cls(fitted, bool(getattr(fitted, "reads_time", False)))
+        """Read the optional attributes."""
+        return cls(fitted, *(bool(getattr(fitted, name, False)) for name in ("reads_time", "reads_labels")))
 
-    def adapt(self, supports: Supports, times: np.ndarray) -> Any:
-        """One state for the batch; `times` are those of each user's last item, NaN where unknown."""
+    def adapt(self, supports: Supports, times: np.ndarray, labels: Sequence[np.ndarray] | None = None) -> Any:
+        """One state for the batch.
+
+        Args:
+            supports: rows by user.
+            times: of each user's last item, NaN where unknown.
+            labels: of the rows; None where everything is liked.
+        """
+        told: dict[str, Any] = {"labels": labels} if self.reads_labels else {}
+        if labels is not None and not self.reads_labels:
+            supports = [rows[own > 0] for rows, own in zip(supports, labels, strict=True)]
         adapt: Callable[..., Any] = self.fitted.adapt
-        return adapt(supports, times) if self.reads_time else adapt(supports)
+        return adapt(supports, times, **told) if self.reads_time else adapt(supports, **told)
 
     def scores(self, state: Any) -> np.ndarray:
         """Scores of the whole catalogue."""

@@ -83,7 +83,7 @@ class RecentPopularity(Baseline):
         Raises:
             InvalidDataError: without timestamps, or if they cannot be seconds.
         """
-        log = training.log
+        log = training.liked
         if log.order != "timestamp" or log.times is None:
             raise InvalidDataError("recent_popularity needs timestamps; this log has none. Leave it out.")
         if log.times.max() > _LATEST:
@@ -178,7 +178,7 @@ class Directed(Baseline):
 
     def fit(self, training: Training) -> Linear:
         """Solve."""
-        log, n = training.log, training.n_items
+        log, n = training.liked, training.n_items
         past, ahead = prefixes(log.items, log.owners, n, past=20, fade=self.fade or FADE, window=10)
         gram, cross = (torch.from_numpy((past.T @ m).toarray().astype(np.float32)) for m in (past, ahead))
         factor = damped_cholesky(gram, self.l2, EXACT_TO)

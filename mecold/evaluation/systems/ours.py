@@ -1,6 +1,6 @@
 """mecold as a system, whole and with one part taken away at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,11 +90,18 @@ class FittedMecold:
     model: Model
     shelf: Shelf
     reads_time: bool = True
+    reads_labels: bool = True
 
-    def adapt(self, supports: Supports, times: np.ndarray | None = None) -> UserVectors:
-        """One vector per user; `times` are those of each user's newest item."""
+    def adapt(
+        self, supports: Supports, times: np.ndarray | None = None, labels: Sequence[np.ndarray] | None = None
+    ) -> UserVectors:
+        """One vector per user; `times` are those of each user's newest item, `labels` of the support."""
         sizes = [len(rows) for rows in supports]
-        return adapt(self.model, self.shelf, padded(supports, times=None if times is None else np.repeat(times, sizes)))
+        columns = {
+            "times": None if times is None else np.repeat(times, sizes),
+            "labels": None if labels is None else np.concatenate([*labels, np.empty(0, np.float32)]),
+        }
+        return adapt(self.model, self.shelf, padded(supports, **columns))
 
     @torch.inference_mode()
     def scores(self, state: UserVectors) -> np.ndarray:
