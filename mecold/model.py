@@ -1,6 +1,7 @@
 """What a fit leaves behind, apart from the items: basis, head, and who they are."""
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,6 +29,12 @@ class Model:
     encoder: str
     axes: str
     log: str
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """Warnings and decisions of the fit, in words."""
+        lines = self.log.splitlines()
+        return list(json.loads(lines[-1])["notes"]) if lines else []
 
     @cached_property
     def coefficients(self) -> Coefficients:

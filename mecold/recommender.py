@@ -503,7 +503,7 @@ class Recommender:
         return shelf.catalog.text_of(int(shelf.catalog.rows([item], "the items")[0]))
 
     def info(self) -> dict[str, Any]:
-        """What this recommender is: sizes, channels, encoder, index, fingerprint."""
+        """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of the fit."""
         model, shelf = self._ready()
         return {
             "items": len(shelf.catalog),
@@ -518,6 +518,7 @@ class Recommender:
             "encoder": model.encoder,
             "model": model.fingerprint,
             "device": str(self._device),
+            "notes": model.notes,
         }
 
     # ---- inside

@@ -148,7 +148,7 @@ def test_baselines_learn_and_read_likes_alone_and_mecold_reads_both(rated_log, s
 
 
 def test_ratings_that_are_not_read_are_told(rated_log, shop):
-    with pytest.warns(DataWarning, match=r"ratings, 1 to 5, are not read.*--liked-from"):
+    with pytest.warns(DataWarning, match=r"Ratings from 1 to 5 .whole numbers. are not read.*--liked-from"):
         plain = Dataset.read(rated_log, shop.items)
     with pytest.raises(InvalidDataError, match="needs a `rating` column"):
         Dataset.read(shop.interactions, shop.items, liked_from=4.0)

@@ -1,5 +1,6 @@
 """What people say: labels are learned from logs with ratings, weights count against each other, explanations stay exact."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from mecold import Interaction, Recommender
+from mecold import Catalog, Interaction, InvalidDataError, Recommender
 from mecold.data.histories import Histories
+from mecold.data.interactions import Interactions
 from mecold.meta.episodes import half_told
 from tests import reference
 from tests.conftest import SMALL, bitwise
@@ -156,3 +158,40 @@ def test_a_model_keeps_what_it_learned_of_labels(rated, encoder, tmp_path):
     support = [Interaction(item, 1.0 if rating >= 4 else -1.0) for item, rating in histories[1][:5]]
     again = Recommender.load(tmp_path / "rated", encoder=encoder)
     np.testing.assert_allclose(again.adapt_user(support).query, model.adapt_user(support).query, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        ([-1, 1], r"Thumbs \(-1 and 1 .*liked_from=1\)"),
+        ([0, 1], r"Thumbs \(0 and 1 .*liked_from=1\)"),
+        ([1, 2, 3, 4, 5], r"from 1 to 5 \(whole numbers\).*liked_from=4\)"),
+        ([0.5, 1, 3.5, 5], r"from 0.5 to 5 \(half stars\).*liked_from=4\)"),
+        ([0, 3, 7, 10], r"from 0 to 10 .*liked_from=7\)"),
+        ([10, 35, 80], r"from 10 to 80 .*liked_from=35\)"),
+    ],
+)
+def test_ratings_that_are_not_read_are_told_with_the_way_out(shop, scale, told):
+    catalog = Catalog.read(shop.items)
+    rating = pl.Series(np.random.default_rng(0).choice(scale, shop.interactions.height).astype(float))
+    log = Interactions.read(shop.interactions.with_columns(rating=rating), catalog)
+    assert re.search(told, log.unread_ratings(None))
+    assert log.unread_ratings(2.0) is None
+    assert Interactions.read(shop.interactions.with_columns(rating=pl.lit(3.0)), catalog).unread_ratings(None) is None
+
+
+def test_a_fit_notes_ratings_that_it_does_not_read_and_the_model_keeps_the_note(shop, fit, encoder, tmp_path):
+    quick = replace(SMALL, training=replace(SMALL.training, epochs=0, calibrate=False))
+    model = fit(shop.interactions.with_columns(rating=pl.int_range(pl.len()) % 5 + 1.0), shop.items, quick)
+    model.save(tmp_path / "m")
+    for one in (model, Recommender.load(tmp_path / "m", encoder=encoder)):
+        assert any("Ratings from 1 to 5" in note for note in one.info()["notes"])
+
+
+@pytest.mark.parametrize("label", [1.01, -3.0, 5.0])
+def test_labels_beyond_one_are_refused_at_both_doors(fitted, label):
+    with pytest.raises(InvalidDataError, match="from -1"):
+        fitted.adapt_user([Interaction("p1", label)])
+    frame = pl.DataFrame({"user_id": ["a"], "item_id": ["p1"], "label": [label]})
+    with pytest.raises(InvalidDataError, match="1 of 1 labels lie outside -1"):
+        fitted.adapt_users(frame)

@@ -139,6 +139,16 @@ class Interactions:
             return np.ones(len(self.items), np.float32)
         return np.where(self.ratings >= liked_from, 1.0, -1.0).astype(np.float32)
 
+    def unread_ratings(self, liked_from: float | None) -> str | None:
+        """What is lost where ratings differ and nothing says which of them are likings, in a sentence; else None."""
+        if liked_from is not None or self.labels is not None or self.ratings is None or not len(self.ratings):
+            return None
+        values = np.unique(self.ratings)
+        if len(values) < 2:
+            return None
+        name, mark = _scale_of(values)
+        return f"{name} are not read: every interaction counts as a liking. Pass MetaConfig(liked_from={mark:g})."
+
     def histories(
         self, labels: Float32[np.ndarray, " rows"], users: slice = slice(None), first: int | None = None
     ) -> Histories:
@@ -198,6 +208,17 @@ def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
         )
     ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
     return pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
+
+
+def _scale_of(ratings: Float32[np.ndarray, " distinct"]) -> tuple[str, float]:
+    """A rating scale in words, and from where on it usually says that something was liked."""
+    low, high, steps = float(ratings[0]), float(ratings[-1]), set(np.unique(np.mod(ratings, 1)).tolist())
+    if len(ratings) == 2 and (low, high) in ((-1.0, 1.0), (0.0, 1.0)):
+        return f"Thumbs ({low:g} and {high:g} in `rating`)", 1.0
+    size = "half stars" if steps == {0.0, 0.5} else "whole numbers" if steps == {0.0} else "numbers"
+    top = 5.0 if low >= 0 and 1 < high <= 5 else 10.0 if low >= 0 and 5 < high <= 10 else high
+    mark = {5.0: 4.0, 10.0: 7.0}.get(top, float(np.median(ratings)))
+    return f"Ratings from {low:g} to {high:g} ({size})", mark
 
 
 def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> tuple[pl.Series, list[str]]:

@@ -119,9 +119,6 @@ def _check_ratings(log: Interactions, liked_from: float | None) -> None:
     ratings = log.ratings
     if liked_from is not None and ratings is None and log.labels is None:
         raise InvalidDataError(f"liked_from={liked_from} needs a `rating` column; these interactions have none.")
-    if liked_from is None and log.labels is None and ratings is not None and ratings.min() < ratings.max():
-        warnings.warn(
-            f"The ratings, {ratings.min():g} to {ratings.max():g}, are not read: an item rated {ratings.min():g} counts as a "
-            "hit. Pass liked_from (--liked-from), such as the least rating of an item that was liked.",
-            DataWarning, stacklevel=3,
-        )  # fmt: skip
+    if unread := log.unread_ratings(liked_from):
+        hit = f"An item rated {ratings.min():g} is a hit then. Here it is liked_from= or --liked-from."  # type: ignore[union-attr]
+        warnings.warn(f"{unread} {hit}", DataWarning, stacklevel=3)

@@ -78,6 +78,8 @@ def _fit(
     factors: ItemFactors | None, rng: np.random.Generator, recorder: Recorder,
 ) -> FitResult:  # fmt: skip
     recorder.report.notes += [*catalog.notes, *log.notes]
+    if unread := log.unread_ratings(config.liked_from):
+        recorder.note(unread)
     labels = log.labels_from(config.liked_from)
     eligible = _eligible(log, labels, config, factors, recorder)
     views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.sides(catalog))
