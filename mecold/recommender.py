@@ -73,6 +73,14 @@ class Recommender:
         self._statistics: Kept | None = None
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, which every process and every copy has of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
     # ---- learning
 
     def fit_meta(
@@ -203,7 +211,7 @@ class Recommender:
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        hidden = shelf.there([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
+        hidden = shelf.there([*id_list(exclude, "exclude", shelf.catalog), *(() if include_seen else user.seen)])
         find = _finder(shelf, vectors, hidden, None if among is None else id_list(among, "among"))
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
@@ -310,7 +318,7 @@ class Recommender:
         vector = users.vector.sum(0, keepdim=True)
         vector[:, shelf.space.spans["popularity"]] = 0.0
         both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
-        hidden = np.union1d(rows, shelf.there(id_list(exclude, "exclude")))
+        hidden = np.union1d(rows, shelf.there(id_list(exclude, "exclude", shelf.catalog)))
         find = _finder(shelf, both, hidden, None if among is None else id_list(among, "among"))
         return _listed(shelf, find(None, k))
 

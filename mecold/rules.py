@@ -25,13 +25,30 @@ Groups: TypeAlias = Mapping[ItemId, Any] | FrameLike
 """Item -> group; or a table (or its `Path`) with `item_id` and one more column."""
 
 
-def id_list(items: Iterable[ItemId], name: str) -> list[ItemId]:
-    """Ids as a list; one bare id is refused, which would be read letter by letter, and so is a table."""
+def id_list(items: Iterable[ItemId], name: str, catalog: Catalog | None = None) -> list[ItemId]:
+    """Ids as a list; one bare id is refused, which would be read letter by letter, and so is a table.
+
+    Args:
+        items: the ids.
+        name: the argument's name in messages.
+        catalog: where given, ids of another type than its own are refused: none of them could ever match.
+    """
     if isinstance(items, str | bytes):
         raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
     if is_table(items):
         raise InvalidDataError(f"{name} is a table; pass a list of item ids, such as table['item_id'].")
-    return list(items)
+    if not isinstance(items, Iterable):
+        raise InvalidDataError(f"{name}={items!r} is no list of item ids; pass [] for none.")
+    ids = [item.item() if isinstance(item, np.generic) else item for item in items]
+    if catalog is not None:
+        wanted = str if catalog.strings else int
+        odd = [item for item in ids if not isinstance(item, wanted) or isinstance(item, bool)]
+        if odd:
+            raise InvalidDataError(
+                f"{len(odd):,} of {len(ids):,} ids in `{name}` are no {catalog.kind}, as the ids of the catalogue are: "
+                f"{few(odd)}. They would match nothing; cast them."
+            )
+    return ids
 
 
 def is_table(source: object) -> bool:
@@ -155,7 +172,8 @@ class Rules:
             only = self.among.pairs(users, shelf.catalog, "among", known=True)
         elif self.among is not None:
             everybody = list(self.among.ids)
-        out = shelf.left_out([] if self.exclude.users is not None else list(self.exclude.ids), everybody)
+        nobody = [] if self.exclude.users is not None else id_list(list(self.exclude.ids), "exclude", shelf.catalog)
+        out = shelf.left_out(nobody, everybody)
         return Allowed(out, hidden, only)
 
 

@@ -208,3 +208,39 @@ def test_odd_text_columns_become_text_or_a_clear_error():
     assert Catalog.read(kind).texts == ("x",)
     with pytest.raises(InvalidDataError, match="'title' holds Struct"):
         Catalog.read(pl.DataFrame({"item_id": [1], "title": [{"a": 1}]}))
+
+
+def test_a_mapping_to_a_name_that_nobody_reads_is_refused(fitted, shop):
+    log = shop.interactions.rename({"timestamp": "ts"})
+    catalog = Catalog.read(shop.items)
+    with pytest.raises(InvalidDataError, match=r"has 'time=ts'; it maps canonical names .* timestamp"):
+        Interactions.read(log, catalog, columns={"time": "ts"})
+    with pytest.raises(InvalidDataError, match=r"mapping of the items has 'titel=title'.*item_id, title"):
+        Catalog.read(shop.items, columns={"titel": "title"})
+    with pytest.raises(InvalidDataError, match="'when=ts'"):
+        fitted.recommend_batch(log, columns={"when": "ts"})
+
+
+@pytest.mark.parametrize("name", ["Timestamp", "ts", "event_time", "Date"])
+def test_histories_that_are_shuffled_beside_a_column_of_times_are_told(shop, name):
+    catalog = Catalog.read(shop.items)
+    with pytest.warns(DataWarning, match=f"histories are shuffled; '{name}' looks like one"):
+        found = Interactions.read(shop.interactions.rename({"timestamp": name}), catalog)
+    assert found.order == "shuffle"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Interactions.read(shop.interactions.drop("timestamp"), catalog)
+
+
+@pytest.mark.parametrize("exclude", [[1, 2], ["p1", 2], [True]])
+def test_filters_of_another_type_are_an_error_at_every_door(fitted, shop, exclude):
+    user = fitted.adapt_user(["p1"])
+    doors = [
+        lambda: fitted.recommend(user, exclude=exclude),
+        lambda: fitted.recommend_batch(shop.interactions.head(5), exclude=exclude),
+        lambda: fitted.similar_items("p1", exclude=exclude),
+    ]
+    for door in doors:
+        with pytest.raises(InvalidDataError, match="in `exclude` are no strings"):
+            door()
+    assert len(fitted.recommend(user, exclude=["never seen"], k=3)) == 3  # of the right type: out already

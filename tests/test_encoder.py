@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mecold import EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
+from mecold import DataWarning, EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
 from mecold.encode.cache import VectorCache
 from mecold.encode.model_folder import find_model
 
@@ -196,3 +196,30 @@ def test_a_partial_snapshot_in_the_hub_cache_does_not_hide_the_bundled_weights(t
 
 def test_nothing_to_encode_is_an_empty_matrix(tmp_path):
     assert TextEncoder(cache=tmp_path, device="cpu").encode([]).shape == (0, 384)
+
+
+def test_an_encoder_is_known_by_its_weights_and_settings_not_by_its_name(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "other name")
+    here, there = (TextEncoder(place, cache=None, device="cpu") for place in (model_folder, tmp_path / "other name"))
+    assert here.fingerprint == there.fingerprint == TextEncoder(cache=None, device="cpu").fingerprint
+    assert TextEncoder(model_folder, max_length=7, cache=None, device="cpu").fingerprint != here.fingerprint
+    vocabulary = tmp_path / "other name" / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text() + "newword\n")
+    assert TextEncoder(tmp_path / "other name", cache=None, device="cpu").fingerprint != here.fingerprint
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_and_vectors_are_made_without_it(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(DataWarning, match="Cannot write the vector cache"):
+        blocked = TextEncoder(cache=tmp_path / "file" / "below", device="cpu")
+    full = TextEncoder(cache=tmp_path / "fills up", device="cpu")
+
+    def no_space(self, keys, vectors):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VectorCache, "append", no_space)
+    with pytest.warns(DataWarning, match="No space left"):
+        found = full.encode(["gel pen", "tent"])
+    expected = TextEncoder(cache=None, device="cpu").encode(["gel pen", "tent"])
+    for vectors in (found, blocked.encode(["gel pen", "tent"]), full.encode(["gel pen", "tent"])):
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)

@@ -1,7 +1,9 @@
 """Saving and loading: bit for bit, or a clear error; the previous model survives whatever happens."""
 
 import json
+import pickle
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import polars as pl
@@ -176,3 +178,11 @@ def test_an_index_that_can_no_longer_be_built_is_searched_exactly(shop, fit, enc
     assert len(recommender.recommend(recommender.adapt_user([]), k=300)) == 150
     recommender.save(tmp_path / "m")
     assert Recommender.load(tmp_path / "m").info()["items"] == 150
+
+
+def test_a_recommender_can_be_pickled_and_copied_and_both_live_on(own):
+    user = own.adapt_user(["p1", "p2"])
+    for copy in (pickle.loads(pickle.dumps(own)), deepcopy(own)):
+        assert_same(copy.recommend(user, k=5), own.recommend(user, k=5))
+        copy.add_items(pl.DataFrame({"item_id": ["zz"], "title": ["one"]}))
+        assert "zz" in copy and "zz" not in own

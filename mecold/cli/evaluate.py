@@ -81,13 +81,13 @@ class _Data:
         if self.interactions is None or self.items is None:
             raise InvalidDataError("--interactions and --items are needed; see mecold evaluate --help.")
         log, items = read_frame(self.interactions, "interactions"), read_frame(self.items, "items")
-        renames = mapping(list(self.column), log, items)
+        renames = mapping(list(self.column), log, items, texts=self.text)
         return Dataset.read(
             log, items,
             name=self.interactions.resolve().parent.name,
             encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
             template=TextTemplate(fields=tuple(self.text) or None),
-            interaction_columns=mapping_for(log, renames), item_columns=mapping_for(items, renames),
+            interaction_columns=mapping_for(log, renames, log=True), item_columns=mapping_for(items, renames),
             on_unknown=self.on_unknown, progress=True, liked_from=self.liked_from,
         )  # fmt: skip
 

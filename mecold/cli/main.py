@@ -86,7 +86,7 @@ def fit(
     Example: mecold fit --interactions log.parquet --items items.parquet --out model/
     """
     with explained():
-        mapping(column)  # a misspelt option is told before any file is read
+        mapping(column, texts=text)  # a misspelt option is told before any file is read
         template = TextTemplate(fields=tuple(text) or None)
         recommender = Recommender(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
@@ -94,10 +94,10 @@ def fit(
         )  # fmt: skip
         check_target(out)
         log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
-        renames = mapping(column, log, shop)
+        renames = mapping(column, log, shop, texts=text)
         report = recommender.fit_meta(
             log, shop, on_unknown=on_unknown,
-            interaction_columns=mapping_for(log, renames), item_columns=mapping_for(shop, renames),
+            interaction_columns=mapping_for(log, renames, log=True), item_columns=mapping_for(shop, renames),
         )  # fmt: skip
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
@@ -169,8 +169,8 @@ def recommend(
             _show_list(recommender, found, json_)
             return
         lists = recommender.recommend_batch(
-            log, k, columns=mapping_for(log, renames), on_unknown=on_unknown, exclude=() if leaving is None else leaving,
-            among=allowed, diversity=diversity, groups=grouped, per_group=per_group,
+            log, k, columns=mapping_for(log, renames, log=True), on_unknown=on_unknown,
+            exclude=() if leaving is None else leaving, among=allowed, diversity=diversity, groups=grouped, per_group=per_group,
         )  # fmt: skip
         _write_or_print(lists, out, json_)
 
@@ -234,7 +234,7 @@ def _rule_frames(
 
 def _rule_frame(frame: pl.DataFrame, option: str, renames: dict[str, str], as_strings: bool) -> pl.DataFrame:
     """A table of items, its ids as the catalogue has them: in a csv file, those that are all digits look like integers."""
-    frame = read_frame(frame, f"rows of {option}", mapping_for(frame, renames))
+    frame = read_frame(frame, f"rows of {option}", mapping_for(frame, renames, log=True))
     require(frame, ["item_id"], f"rows of {option}")
     digits = frame["item_id"].dtype.is_integer()
     return frame.with_columns(pl.col("item_id").cast(pl.String)) if as_strings and digits else frame

@@ -1,7 +1,7 @@
 """What the commands share: consoles, options, and how errors and warnings reach a person."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, TypeAlias
 
@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mecold.data.catalog import USUAL_FIELDS
+from mecold.data.interactions import COLUMNS
 from mecold.errors import InvalidDataError, MecoldError
 from mecold.evaluation.report.records import Findings
 
@@ -41,16 +43,25 @@ def escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def mapping(renames: list[str], *frames: pl.DataFrame) -> dict[str, str]:
+def mapping(renames: list[str], *frames: pl.DataFrame, texts: Sequence[str] = ()) -> dict[str, str]:
     """Canonical name -> the caller's name, from `--column` options.
 
+    Args:
+        renames: the options.
+        frames: what was read; empty before anything is.
+        texts: names of text columns beside the usual ones.
+
     Raises:
-        InvalidDataError: if an option is no NAME=YOURS, or names a column that none of the frames has.
+        InvalidDataError: if an option is no NAME=YOURS, NAME is none that is read, or none of the frames has YOURS.
     """
     pairs = [rename.partition("=") for rename in renames]
     wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
     if wrong:
         raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
+    known = dict.fromkeys([*COLUMNS, *USUAL_FIELDS, *texts])
+    odd = [name for name, _, _ in pairs if name not in known]
+    if odd:
+        raise InvalidDataError(f"--column takes NAME=YOURS with NAME one of {', '.join(known)}; not {', '.join(odd)}.")
     there = {name for frame in frames for name in frame.columns}
     nowhere = [f"{ours}={theirs}" for ours, _, theirs in pairs if frames and theirs not in there]
     if nowhere:
@@ -58,9 +69,13 @@ def mapping(renames: list[str], *frames: pl.DataFrame) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def mapping_for(frame: pl.DataFrame, renames: dict[str, str]) -> dict[str, str]:
-    """The part of a mapping whose columns a frame has."""
-    return {ours: theirs for ours, theirs in renames.items() if theirs in frame.columns}
+def mapping_for(frame: pl.DataFrame, renames: dict[str, str], *, log: bool = False) -> dict[str, str]:
+    """The part of a mapping that is for a frame of items, or for a log: whose columns it has, and whose names it reads."""
+    return {
+        ours: theirs
+        for ours, theirs in renames.items()
+        if theirs in frame.columns and (ours == "item_id" or (ours in COLUMNS) == log)
+    }
 
 
 def scores_table(found: Findings, *, with_costs: bool = True) -> Table:

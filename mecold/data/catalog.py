@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int64
 
-from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require
+from mecold.data.frames import Columns, FrameLike, id_column, only_known, read_frame, require
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
@@ -130,6 +130,8 @@ class Catalog:
         Warns:
             DataWarning: counts of identical duplicates, of cut texts and of items without any text.
         """
+        asked = () if template is None or template.fields is None else template.fields
+        only_known(columns, list(dict.fromkeys(["item_id", *asked, *USUAL_FIELDS])), "items")
         frame = read_frame(source, "items", columns)
         require(frame, ["item_id"], "items")
         if frame.is_empty():

@@ -101,6 +101,19 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
     return frame
 
 
+def only_known(columns: Columns | None, known: Sequence[str], what: str) -> None:
+    """Refuse a mapping to names that nobody reads.
+
+    Raises:
+        InvalidDataError: naming them, and the names there are.
+    """
+    odd = [f"{ours}={theirs}" for ours, theirs in (columns or {}).items() if ours not in known]
+    if odd:
+        raise InvalidDataError(
+            f"The mapping of the {what} has {few(odd)}; it maps canonical names to yours, and the names are {', '.join(known)}."
+        )
+
+
 def require(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:
     """Check that the canonical columns are there.
 

@@ -14,13 +14,17 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
-from mecold.data.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+from mecold.data.frames import Columns, FrameLike, id_column, number_column, only_known, read_frame, require
 from mecold.data.histories import Histories
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
+COLUMNS = ("user_id", "item_id", "timestamp", "position", "rating", "weight", "label")
+"""What a log may hold, by canonical name."""
+
+_LIKE_TIMES = ("time", "ts", "date", "datetime", "timestamp", "event_time", "created_at", "order", "step")
 _ORDERS: tuple[Order, ...] = ("timestamp", "position")  # columns that order a history, the best first
 
 
@@ -81,7 +85,9 @@ class Interactions:
         Warns:
             DataWarning: counts of repeats and unknown items that were set aside.
         """
+        only_known(columns, COLUMNS, "interactions")
         frame = read_frame(source, "interactions", columns)
+        _tell_of_times(frame)
         require(frame, ["user_id", "item_id"], "interactions")
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
@@ -185,6 +191,19 @@ class Interactions:
             times=None if self.times is None else self.times[rows],
             order=self.order,
         )
+
+
+def _tell_of_times(frame: pl.DataFrame) -> None:
+    """Warn where nothing orders the histories, but a column looks as if it could."""
+    if any(name in frame.columns for name in _ORDERS):
+        return
+    alike = [name for name in frame.columns if name.lower() in _LIKE_TIMES]
+    if alike:
+        warnings.warn(
+            f"Interactions: no `timestamp` and no `position`, so that histories are shuffled; {few(alike)} looks like one. "
+            f"Map it: interaction_columns={{'timestamp': {alike[0]!r}}} or --column timestamp={alike[0]}.",
+            DataWarning, stacklevel=4,
+        )  # fmt: skip
 
 
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from mecold.errors import EncoderError
-
 KEY_BYTES = 32
 
 
@@ -33,16 +31,14 @@ class VectorCache:
         folder: where the caches of all encoders lie.
         fingerprint: identity of the encoder; part of every key.
         dim: width of the vectors.
+
+    Raises:
+        OSError: here and in `append`, if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, fingerprint: str, dim: int) -> None:
         self._folder = folder / hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EncoderError(
-                f"Cannot write the vector cache to '{folder}': {error}. Name another folder, or pass cache=None."
-            ) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._fingerprint = fingerprint.encode()
         self._dim = dim
         self._keys = self._folder / "keys.bin"

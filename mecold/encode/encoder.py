@@ -5,6 +5,7 @@ safetensors, `trust_remote_code` is off, and the bundled weights are read as dat
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from tqdm import tqdm
 from mecold.data.frames import FrameLike, read_frame
 from mecold.devices import device_of
 from mecold.encode.cache import VectorCache, default_cache_folder
-from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash
-from mecold.errors import EncoderError, InvalidDataError, few
+from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash, words_hash
+from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 
@@ -115,7 +116,7 @@ class TextEncoder:
         batch_tokens: about how many tokens (padding included) go through the model at once.
         dtype: of the computation; None is float32 on CPU (bfloat16 is 3x slower on AVX2) and bfloat16 on CUDA.
         device: a torch device, or `"auto"`.
-        cache: folder of the vector cache; None switches it off.
+        cache: folder of the vector cache; None switches it off. One that cannot be written is a warning.
 
     Raises:
         EncoderError: if the model is nowhere to be found, uses modules that cannot be read, or has unsafe weights.
@@ -162,10 +163,15 @@ class TextEncoder:
         self.batch_tokens = batch_tokens
         self.dim = int(self._model.config.hidden_size)
         settings = json.dumps([self.pooling, self.normalize, self.prompt, self.max_length])
-        self._fingerprint = f"{Path(str(model)).name}:{weights[:16]}:{settings}"
+        self._fingerprint = f"{weights[:16]}:{words_hash(folder)[:16]}:{settings}"
         place = default_cache_folder() if cache == "default" else cache
         # dtypes share a fingerprint (a model fitted on a GPU serves on a CPU) but not a cache (same call, same bytes)
-        self._cache = None if place is None else VectorCache(Path(place), f"{self._fingerprint}:{dtype}", self.dim)
+        self._cache: VectorCache | None = None
+        if place is not None:
+            try:
+                self._cache = VectorCache(Path(place), f"{self._fingerprint}:{dtype}", self.dim)
+            except OSError as error:
+                self._do_without_cache(place, error)
 
     @property
     def fingerprint(self) -> str:
@@ -186,18 +192,32 @@ class TextEncoder:
         if (rows < 0).any():
             _, first = np.unique(keys[rows < 0].view("V32"), return_index=True)
             missing = np.flatnonzero(rows < 0)[np.sort(first)]
-            self._fill(texts, keys, missing, progress=progress)
+            try:
+                self._fill(self._cache, texts, keys, missing, progress=progress)
+            except OSError as error:
+                self._do_without_cache("its folder", error)
+                return self._encode_new(texts, progress=progress)
             rows = self._cache.find(keys)
         return self._cache.read(rows)
 
-    def _fill(self, texts: Sequence[str], keys: np.ndarray, missing: np.ndarray, *, progress: bool) -> None:
-        assert self._cache is not None
+    def _do_without_cache(self, place: str | Path, error: OSError) -> None:
+        """Go on without the cache, and say so once."""
+        self._cache = None
+        warnings.warn(
+            f"Cannot write the vector cache to {place}: {error}. Texts are encoded again in every process. Name another folder "
+            "(cache=... or $MECOLD_CACHE), or pass cache=None.",
+            DataWarning, stacklevel=3,
+        )  # fmt: skip
+
+    def _fill(
+        self, cache: VectorCache, texts: Sequence[str], keys: np.ndarray, missing: np.ndarray, *, progress: bool
+    ) -> None:
         # by length across the whole job, longest first: less padding, and memory runs out at once or never
         missing = missing[np.argsort([-len(texts[i]) for i in missing], kind="stable")]
         with tqdm(total=len(missing), desc="encoding texts", unit="text", disable=not progress) as bar:
             for start in range(0, len(missing), _CHUNK):
                 part = missing[start : start + _CHUNK]
-                self._cache.append(keys[part], self._encode_new([texts[i] for i in part], progress=False))
+                cache.append(keys[part], self._encode_new([texts[i] for i in part], progress=False))
                 bar.update(len(part))
 
     @torch.inference_mode()

@@ -59,6 +59,13 @@ def _bundled_folder() -> Path | None:
     return folder
 
 
+def words_hash(folder: Path) -> str:
+    """sha256 over the files that say how a model folder cuts texts into tokens."""
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model")
+    there = [folder / name for name in names if (folder / name).is_file()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in there)).hexdigest()
+
+
 def weights_hash(folder: Path) -> str:
     """sha256 over the safetensors files of a model folder."""
     files = sorted(folder.glob("*.safetensors"))
