@@ -86,7 +86,7 @@ class Prior(Numbers):
         rarity: exponent of exp(-popularity) on support rows.
         disliked: what a row with label -1 says, in units of one with label 1, by shots; may have either sign.
         neutral: the same of a row with label 0.
-        heed: exponent of a row's weight over the mean weight of its support; 0 does not heed weights.
+        heed: exponent of a row's emphasis (`Histories.emphasis`); 0 does not heed weights.
     """
 
     scale: Float[Tensor, "knots names"]
