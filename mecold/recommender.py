@@ -4,6 +4,7 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 `adapt_user` returns a `UserState` that belongs to the caller.
 """
 
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -26,7 +27,7 @@ from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
-from mecold.serving import adapt, check_k, check_state, chunks, id_list, ranked_frame, read_history, states_of
+from mecold.serving import adapt, check_k, check_state, chunks, excluded, ranked_frame, read_history, states_of
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Hidden
 from mecold.space.shelf import Shelf
@@ -108,6 +109,8 @@ class Recommender:
         log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
         vectors = self._encode(catalog.texts)
         recorder = Recorder(trackers=trackers, progress=self.progress)
+        if (unused := log.unused_ratings(self.config.liked_from)) is not None:
+            recorder.note(unused)
         found = fit(log, catalog, vectors, self.config, factors=factors, rng=self._rng, recorder=recorder)
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record)
@@ -183,18 +186,22 @@ class Recommender:
             include_seen: let items of the support come back.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the state comes from another model.
+            InvalidDataError: if k is no positive integer, the state comes from another model, or `exclude` or `among` holds
+                ids of another type than the catalogue's.
             UnknownItemError: if `among` names unknown items.
+
+        Warns:
+            DataWarning: if `exclude` names items, but none that is in the catalogue.
         """
         model, shelf = self._ready()
         check_k(k)
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
-        hidden = shelf.hidden([*id_list(exclude, "exclude"), *(() if include_seen else user.seen)])
+        hidden = shelf.hidden([*excluded(exclude, shelf.catalog), *(() if include_seen else user.seen)])
         if among is None:
             rows, scores = shelf.index.search(shelf.space, shelf.dead, vectors, k, Hidden.of([hidden])).of(0)
         else:
-            allowed = np.unique(shelf.catalog.rows(id_list(among, "among"), "the items in `among`"))
+            allowed = np.unique(shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`"))
             rows, scores = shelf.search_among(np.setdiff1d(allowed, hidden), vectors, k)
         return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]
 
@@ -226,16 +233,21 @@ class Recommender:
             A frame with `user_id`, `rank` (from 1), `item_id`, `score`.
 
         Raises:
-            InvalidDataError: if k is no positive integer, or the histories cannot be used.
+            InvalidDataError: if k is no positive integer, the histories cannot be used, or `users`, `exclude` or `among` hold
+                ids of another type.
             UnknownItemError: if `among` names unknown items, or the histories do under `on_unknown="raise"`.
+
+        Warns:
+            DataWarning: if `exclude` names items, but none that is in the catalogue.
         """
         model, shelf = self._ready()
         check_k(k)
-        out = shelf.left_out(id_list(exclude, "exclude"), None if among is None else id_list(among, "among"))
+        wanted = None if among is None else shelf.catalog.checked(among, "among")
+        out = shelf.left_out(excluded(exclude, shelf.catalog), wanted)
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
 
         return ranked_frame(
-            model, shelf, log, list(users), k, self.config.liked_from, out, include_seen=include_seen
+            model, shelf, log, users, k, self.config.liked_from, out, include_seen=include_seen
         )  # fmt: skip
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
@@ -254,7 +266,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_state(user, model, shelf.space.dim)
-        rows = shelf.catalog.rows(id_list(items, "items"), "the items")
+        rows = shelf.catalog.rows(shelf.catalog.checked(items, "items"), "the items")
         if not len(rows):
             return np.empty(0, np.float32)
         wanted = torch.from_numpy(rows).to(self._device)
@@ -269,7 +281,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        rows = shelf.catalog.rows([item], "the items")
+        rows = shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")
         users = adapt(model, shelf, Histories.padded(rows, np.array([1])))
         vector = users.vector.clone()
         vector[:, shelf.space.spans["popularity"]] = 0.0
@@ -291,7 +303,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         support, _ = read_history(history, shelf.catalog, on_unknown)
-        row = int(shelf.catalog.rows([item], "the items")[0])
+        row = int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0])
         size, labels = int(support.shots), support.labels[0]
         # nothing liked; one item at a time; everything
         variants = torch.cat([torch.zeros_like(labels)[None], torch.diag(labels)[:size], labels[None]])
@@ -342,9 +354,9 @@ class Recommender:
             UnknownItemError: naming items that are not there; none is removed then.
             InvalidDataError: if nothing would be left.
         """
-        leaving = list(dict.fromkeys(id_list(ids, "ids")))
         with self._lock:
             model, shelf = self._ready()
+            leaving = list(dict.fromkeys(shelf.catalog.checked(ids, "ids")))
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
@@ -388,10 +400,10 @@ class Recommender:
     def text_of(self, item: ItemId) -> str:
         """The text that an item was encoded from."""
         _, shelf = self._ready()
-        return shelf.catalog.text_of(int(shelf.catalog.rows([item], "the items")[0]))
+        return shelf.catalog.text_of(int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0]))
 
     def info(self) -> dict[str, Any]:
-        """What this recommender is: sizes, channels, encoder, index, fingerprint."""
+        """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of its fit."""
         model, shelf = self._ready()
         return {
             "items": len(shelf.catalog),
@@ -405,6 +417,7 @@ class Recommender:
             "encoder": model.encoder,
             "model": model.fingerprint,
             "device": str(self._device),
+            "notes": json.loads(model.log.splitlines()[-1])["notes"] if model.log else [],
         }
 
     # ---- inside
@@ -436,7 +449,8 @@ class Recommender:
     ) -> tuple[Catalog, ItemSpace]:
         """New items, and their rows as items that nobody has touched."""
         self._check_encoder(model)
-        frame = read_frame(items, "items", columns)
+        kinds = {"item_id": shelf.catalog.dtype}  # a csv's ids are what the catalogue says
+        frame = read_frame(items, "items", columns, names=self.template.names, ids=kinds)
         new = Catalog.read(frame, template=self.template.narrowed(frame))
         with torch.no_grad():
             text = model.basis.text(self._encode(new.texts))

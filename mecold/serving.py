@@ -4,17 +4,20 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from mecold.data.catalog import Catalog
+from mecold.data.catalog import Catalog, plain_ids
 from mecold.data.frames import id_column
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
-from mecold.errors import InvalidDataError, few
+from mecold.errors import DataWarning, InvalidDataError, few
 from mecold.model import Model
 from mecold.space.index import Hidden, Ranked
 from mecold.space.shelf import Shelf
@@ -32,8 +35,10 @@ def check_k(k: int) -> None:
         raise InvalidDataError(f"k={k!r} must be a positive integer.")
 
 
-def check_state(user: UserState, model: Model, dim: int) -> None:
-    """Refuse a state that another model made, or that was tampered with."""
+def check_state(user: object, model: Model, dim: int) -> None:
+    """Refuse what is no state, and a state that another model made, or that was tampered with."""
+    if not isinstance(user, UserState):
+        raise InvalidDataError(f"The user is a {type(user).__name__}; pass the UserState that adapt_user returned.")
     if user.model != model.fingerprint:
         raise InvalidDataError(
             f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
@@ -48,12 +53,18 @@ def check_state(user: UserState, model: Model, dim: int) -> None:
 
 
 def read_history(
-    source: Iterable[ItemId | Interaction], catalog: Catalog, on_unknown: OnUnknown
+    source: object, catalog: Catalog, on_unknown: OnUnknown
 ) -> tuple[Histories, tuple[ItemId, ...]]:
     """One user's history, and the items of it that are not in the catalogue."""
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
-    given = [_checked(one) for one in source]
+    if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
+        raise InvalidDataError(
+            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight). "
+            "Frames go to adapt_users."
+        )
+    given = [_checked(one, place) for place, one in enumerate(source)]
+    catalog.checked([row.item for row in given], "history")
     timed = sum(row.time is not None for row in given)
     if timed not in (0, len(given)):
         raise InvalidDataError(
@@ -73,28 +84,55 @@ def read_history(
     return Histories.padded(rows, np.array([len(rows)]), labels=labels, weights=weights, times=times), unknown
 
 
-def _checked(one: ItemId | Interaction) -> Interaction:
-    row = one if isinstance(one, Interaction) else Interaction(one)
+def _checked(one: object, place: int) -> Interaction:
+    row = one if isinstance(one, Interaction) else Interaction(one)  # type: ignore[arg-type] - looked at below
     if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
         row = row._replace(item=row.item.item())
+    if type(row.item) not in (str, int) or row.item == "":
+        raise InvalidDataError(
+            f"Row {place} of the history is {str(row.item)[:60]!r} of type {type(row.item).__name__}, which is no item id: "
+            "pass ids, strings or integers, or Interaction(item, label, time, weight)."
+        )
+    if row.time is not None and not isinstance(row.time, float | int):
+        row = row._replace(time=_seconds(row.time))
     numbers = (row.label, row.weight, row.time or 0.0)
     if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0):
         raise InvalidDataError(
-            f"{row} must have a finite label, a finite time if any, and a positive, finite weight. A dislike is label=-1.0."
+            f"{row} must have a finite label, a finite time if any (a number, or a datetime), and a positive, finite weight. "
+            "A dislike is label=-1.0."
         )
     return row
 
 
-def _is_float32(number: float | int) -> bool:
+def _seconds(time: object) -> Any:
+    """A date or datetime as the seconds that frames make of it, without a zone in UTC; anything else as it is."""
+    if isinstance(time, np.datetime64):
+        time = time.astype("datetime64[us]").item()
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if isinstance(time, date):
+        return datetime(time.year, time.month, time.day, tzinfo=UTC).timestamp()
+    return time
+
+
+def _is_float32(number: object) -> bool:
     """True for a number that is finite where it is stored."""
-    return abs(number) <= _LARGEST  # False for NaN too
+    return isinstance(number, float | int | np.number) and bool(abs(number) <= _LARGEST)  # False for NaN too
 
 
-def id_list(items: Iterable[ItemId], name: str) -> list[ItemId]:
-    """Ids as a list; one bare id is refused, which would be read letter by letter."""
-    if isinstance(items, str | bytes):
-        raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
-    return list(items)
+def excluded(items: object, catalog: Catalog) -> list[ItemId]:
+    """The items to leave out; unknown ones are out already, but should all be unknown, that is told.
+
+    Warns:
+        DataWarning: if none of them is in the catalogue.
+    """
+    ids = catalog.checked(items, "exclude")
+    if ids and not any(item in catalog for item in ids):
+        warnings.warn(
+            f"None of the {len(ids):,} ids in `exclude` is in the catalogue ({few(ids)}): nothing is left out.",
+            DataWarning, stacklevel=3,
+        )  # fmt: skip
+    return ids
 
 
 @torch.inference_mode()
@@ -139,7 +177,7 @@ def chunks(log: Interactions) -> Iterator[slice]:
 
 
 def ranked_frame(
-    model: Model, shelf: Shelf, log: Interactions, more: Sequence[ItemId], k: int, liked_from: float | None,
+    model: Model, shelf: Shelf, log: Interactions, more: object, k: int, liked_from: float | None,
     out: torch.Tensor, *, include_seen: bool,
 ) -> pl.DataFrame:  # fmt: skip
     """One frame of ranked lists for the users of a log and for further users without a history.
@@ -157,7 +195,7 @@ def ranked_frame(
     Raises:
         InvalidDataError: if a further user is in the log too, or has an id of another type.
     """
-    extra = list(dict.fromkeys(more))
+    extra = list(dict.fromkeys(plain_ids(more, "users")))
     there = set(log.users.to_list()) if extra else set()
     both = [user for user in extra if user in there]
     kind = id_column(pl.Series(extra), "`users`").dtype if extra else log.users.dtype

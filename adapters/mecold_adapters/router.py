@@ -8,9 +8,10 @@ import polars as pl
 import torch
 
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender
-from mecold.data.frames import FrameLike, id_column, read_frame, require
+from mecold.data.catalog import plain_ids
+from mecold.data.frames import INTERACTION_NAMES, FrameLike, id_column, read_frame, require
 from mecold.math.metrics import ndcg
-from mecold.serving import check_k, id_list
+from mecold.serving import check_k
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused
@@ -68,6 +69,7 @@ class ColdStartRouter:
         self.cold = cold
         self.handover = _checked(handover)
         self._host_items = set(warm.item_ids)
+        self._strings = cold.info()["item_ids"] == "strings"
         _check_kinds("item ids", self._host_items, "those of mecold's catalogue", cold.info()["item_ids"])
 
     def share(self, interactions: int) -> float:
@@ -99,10 +101,10 @@ class ColdStartRouter:
             InvalidDataError: if the histories cannot be used, or a user of `users` has one.
         """
         check_k(k)
-        frame, leaving = _frame(histories), id_list(exclude, "exclude")
+        frame, leaving = self._frame(histories), self._known_kind(exclude)
         self._check_users(frame)
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
-        further = list(dict.fromkeys(id_list(users, "users")))
+        further = list(dict.fromkeys(plain_ids(users, "users")))
         both = [user for user in further if user in requests]
         if both:
             raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")
@@ -142,7 +144,7 @@ class ColdStartRouter:
         check_k(k)
         if not numbers or min(numbers) < 1:
             raise InvalidDataError(f"numbers={tuple(numbers)} must hold numbers of items, at least 1 each.")
-        frame, wanted = _frame(histories), _seen(_frame(following))
+        frame, wanted = self._frame(histories), _seen(self._frame(following))
         self._check_users(frame)
         requests = {
             user: _Request(seen, 0.5, "")
@@ -167,6 +169,24 @@ class ColdStartRouter:
         self.handover = ((0, 0.0), *sorted(learned.items()))
         means = zip(at, sums[np.arange(len(at)), chosen] / sizes, strict=True)
         return {number: float(mean) for number, mean in means}
+
+    def _frame(self, source: FrameLike) -> pl.DataFrame:
+        """Users and items under canonical names; those of a csv are what the host's and mecold's are."""
+        kinds = {"item_id": pl.String if self._strings else pl.Int64}
+        if len(self.warm.user_ids):
+            kinds["user_id"] = pl.String if isinstance(self.warm.user_ids[0], str) else pl.Int64
+        frame = read_frame(source, "interactions", names=INTERACTION_NAMES, ids=kinds)
+        require(frame, ["user_id", "item_id"], "interactions")
+        return frame.with_columns(
+            id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
+        )
+
+    def _known_kind(self, exclude: object) -> list[ItemId]:
+        ids = plain_ids(exclude, "exclude")
+        if ids and isinstance(ids[0], str) != self._strings:
+            kinds = ("strings", "integers") if self._strings else ("integers", "strings")
+            raise InvalidDataError(f"The item ids are {kinds[0]}; those in `exclude` are {kinds[1]}, such as {ids[0]!r}.")
+        return ids
 
     def _check_users(self, frame: pl.DataFrame) -> None:
         theirs = "strings" if frame["user_id"].dtype == pl.String else "integers"
@@ -255,14 +275,6 @@ def _checked(handover: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], 
             "0 and 1 that do not fall."
         )
     return pairs
-
-
-def _frame(source: FrameLike) -> pl.DataFrame:
-    frame = read_frame(source, "interactions")
-    require(frame, ["user_id", "item_id"], "interactions")
-    return frame.with_columns(
-        id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
-    )
 
 
 def _seen(frame: pl.DataFrame) -> dict[ItemId, set[ItemId]]:

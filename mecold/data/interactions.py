@@ -14,7 +14,17 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
-from mecold.data.frames import Columns, FrameLike, id_column, number_column, read_frame, require
+from mecold.data.frames import (
+    INTERACTION_NAMES,
+    INTERACTION_NUMBERS,
+    Columns,
+    FrameLike,
+    id_column,
+    number_column,
+    read_frame,
+    require,
+    told_columns,
+)
 from mecold.data.histories import Histories
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
@@ -22,6 +32,7 @@ from mecold.types import ItemId
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
 _ORDERS: tuple[Order, ...] = ("timestamp", "position")  # columns that order a history, the best first
+_ODD_SHARE, _MANY_ROWS, _FEW_USERS = 0.2, 100, 20  # a user with more than that of a log of more users is remarked on
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Interactions:
         labels: 1 liked, -1 disliked, 0 seen without opinion, anything between; None where there is no such column.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
         order: what the histories are ordered by.
-        notes: what was set aside while reading, with counts.
+        notes: what was set aside while reading, with counts; which columns were read; what looks odd.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
 
@@ -75,13 +86,14 @@ class Interactions:
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
 
         Raises:
-            InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive.
+            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers, weights that are not positive.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
 
         Warns:
-            DataWarning: counts of repeats and unknown items that were set aside.
+            DataWarning: counts of repeats and unknown items that were set aside, and of user ids such as "nan".
         """
-        frame = read_frame(source, "interactions", columns)
+        kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
+        frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds)
         require(frame, ["user_id", "item_id"], "interactions")
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
@@ -94,10 +106,12 @@ class Interactions:
         kept = _ordered(log).unique(["user_id", "row"], keep="first", maintain_order=True)
         if kept.height < log.height:
             notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; the first counts")
+        notes += _markers(everyone["user_id"])
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
         unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
+        notes += [_told(frame, kept), *_busiest(everyone["user_id"])]
         return _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
 
     def __len__(self) -> int:
@@ -139,6 +153,19 @@ class Interactions:
             return np.ones(len(self.items), np.float32)
         return np.where(self.ratings >= liked_from, 1.0, -1.0).astype(np.float32)
 
+    def unused_ratings(self, liked_from: float | None) -> str | None:
+        """What to tell of ratings that are there and do not count, and the threshold that their scale suggests."""
+        if self.ratings is None or self.labels is not None or liked_from is not None:
+            return None
+        values = np.unique(self.ratings)
+        if len(values) < 2:
+            return None
+        scale, threshold = _scale(values)
+        return (
+            f"ratings {scale} are not used: every interaction counts as liked; pass MetaConfig(liked_from={threshold}), on "
+            "the command line --liked-from, to make lower ones dislikes"
+        )
+
     def histories(
         self, labels: Float32[np.ndarray, " rows"], users: slice = slice(None), first: int | None = None
     ) -> Histories:
@@ -177,10 +204,62 @@ class Interactions:
         )
 
 
+def _scale(values: np.ndarray) -> tuple[str, str]:
+    """The scale that these distinct ratings, ascending, are on, and what is liked on it, both in words."""
+    low, high = float(values[0]), float(values[-1])
+    here = set(values.tolist())
+    if here <= {-1.0, 0.0, 1.0}:
+        return ("0 and 1" if low == 0 else f"{' and '.join(f'{v:g}' for v in sorted(here))} (thumbs)"), "1"
+    steps = bool((values * 2 == np.round(values * 2)).all())
+    halves = steps and bool((values != np.round(values)).any())
+    if steps and low >= 0 and high <= 5:
+        least = low if low < 1 else 1
+        return f"{least:g} to 5{' in halves' if halves else ''}", "4"
+    if steps and low >= 0 and high <= 10:
+        return f"{min(low, 1):g} to 10{' in halves' if halves else ''}", "7"
+    return f"{low:g} to {high:g}", "<the least rating that is a liking>"
+
+
+def _told(frame: pl.DataFrame, log: pl.DataFrame) -> str:
+    """Which columns were read, and what orders the histories."""
+    order = next((name for name in _ORDERS if name in log.columns), None)
+    behind = {"position"} if order == "timestamp" else set()
+    behind |= {"rating"} if "label" in log.columns else set()
+    used = {name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind}
+    times = {name for name in used if frame[name].dtype.is_temporal()}
+    line = told_columns("Interactions", frame, used | dict.fromkeys(times, "times"))
+    return line + ("" if order else " No timestamp or position: histories are in a fixed shuffle, not in order of time.")
+
+
+_MARKERS = ("nan", "NaN", "none", "None", "null", "NULL", "NA", "N/A", "<NA>", "\\N")
+
+
+def _markers(users: pl.Series) -> list[str]:
+    """A word on user ids that look like what programs write where there is none."""
+    if users.dtype != pl.String:
+        return []
+    odd = users.filter(users.is_in(list(_MARKERS)))
+    if not len(odd):
+        return []
+    names = odd.unique(maintain_order=True).to_list()
+    return [f"{len(odd):,} rows are of the user {few(names)}, which looks like a missing id; each counts as one user"]
+
+
+def _busiest(users: pl.Series) -> list[str]:
+    """A word on a user with so much of a log that this may be no user."""
+    counts = users.value_counts(sort=True, name="rows")
+    if counts.height <= _FEW_USERS:
+        return []
+    user, rows = counts.row(0)
+    if rows <= _MANY_ROWS or rows <= _ODD_SHARE * len(users):
+        return []
+    return [f"User {user!r} has {rows / len(users):.0%} of the log ({rows:,} of {len(users):,} rows): is that one person?"]
+
+
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
     numbers = {
         name: number_column(frame, name, "interactions")
-        for name in ("timestamp", "position", "rating", "weight", "label")
+        for name in INTERACTION_NUMBERS
     }
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
