@@ -52,9 +52,7 @@ def check_state(user: object, model: Model, dim: int) -> None:
             )
 
 
-def read_history(
-    source: object, catalog: Catalog, on_unknown: OnUnknown
-) -> tuple[Histories, tuple[ItemId, ...]]:
+def read_history(source: object, catalog: Catalog, on_unknown: OnUnknown) -> tuple[Histories, tuple[ItemId, ...]]:
     """One user's history, and the items of it that are not in the catalogue."""
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
@@ -84,8 +82,8 @@ def read_history(
     return Histories.padded(rows, np.array([len(rows)]), labels=labels, weights=weights, times=times), unknown
 
 
-def _checked(one: object, place: int) -> Interaction:
-    row = one if isinstance(one, Interaction) else Interaction(one)  # type: ignore[arg-type] - looked at below
+def _checked(one: Any, place: int) -> Interaction:
+    row = one if isinstance(one, Interaction) else Interaction(one)
     if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
         row = row._replace(item=row.item.item())
     if type(row.item) not in (str, int) or row.item == "":
@@ -115,7 +113,7 @@ def _seconds(time: object) -> Any:
     return time
 
 
-def _is_float32(number: object) -> bool:
+def _is_float32(number: Any) -> bool:
     """True for a number that is finite where it is stored."""
     return isinstance(number, float | int | np.number) and bool(abs(number) <= _LARGEST)  # False for NaN too
 

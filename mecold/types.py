@@ -22,7 +22,8 @@ class Interaction(NamedTuple):
         item: the item's id.
         label: 1.0 liked, -1.0 disliked, anything between is graded; 0.0 is "saw it, no opinion",
             which still is one of the newest 20 rows, the only ones that steer.
-        time: any number that grows with time (unix seconds, a position), or a datetime (without a zone in UTC); None keeps the order of the list. On the clock
+        time: any number that grows with time (unix seconds, a position), or a datetime (without a zone in UTC); None keeps the
+            order of the list. On the clock
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others; positive.
     """

@@ -169,7 +169,9 @@ def test_arrow_dictionaries_and_pandas_categories_are_strings():
 
 IDS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20, unique=True),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=20, unique=True),
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), min_size=1, max_size=20, unique=True
+    ),
 )
 
 

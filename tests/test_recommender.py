@@ -136,7 +136,9 @@ def test_a_dislike_pushes_alike_items_down_and_a_weight_strengthens(fitted):
 @pytest.mark.parametrize(
     ("history", "error", "message"),
     [
-        (["p1", "zz", 7], UnknownItemError, r"2 of the user's 3 items.*'zz', 7.*ids are strings; 1 of these"),
+        (["p1", "zz", 7], InvalidDataError, "strings and integers mixed"),
+        (["p1", "zz"], UnknownItemError, r"1 of the user's 2 items.*'zz'"),
+        ([7], InvalidDataError, r"`history` has ids that are integers, such as 7; the catalogue's are strings"),
         ("p1", InvalidDataError, "pass a list"),
         ([Interaction("p1", math.nan)], InvalidDataError, "finite label"),
         ([Interaction("p1", weight=0.0)], InvalidDataError, "positive"),

@@ -185,7 +185,9 @@ class ColdStartRouter:
         ids = plain_ids(exclude, "exclude")
         if ids and isinstance(ids[0], str) != self._strings:
             kinds = ("strings", "integers") if self._strings else ("integers", "strings")
-            raise InvalidDataError(f"The item ids are {kinds[0]}; those in `exclude` are {kinds[1]}, such as {ids[0]!r}.")
+            raise InvalidDataError(
+                f"The item ids are {kinds[0]}; those in `exclude` are {kinds[1]}, such as {ids[0]!r}."
+            )
         return ids
 
     def _check_users(self, frame: pl.DataFrame) -> None:

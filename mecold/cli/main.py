@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from mecold.cli.evaluate import app as evaluate_app
-from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import AsJson, Files, Renames, Types, err, escaped, explained, mapping, types_of
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import read_frame
+from mecold.data.frames import INTERACTION_NAMES, FrameLike, as_said, read_frame
 from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.errors import InvalidDataError
@@ -74,6 +74,7 @@ def fit(
     encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
     text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
+    type_: Types = [],  # noqa: B006
     liked_from: Annotated[float | None, typer.Option(help="Ratings below this are dislikes.")] = None,
     index: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
@@ -86,19 +87,16 @@ def fit(
     Example: mecold fit --interactions log.parquet --items items.parquet --out model/
     """
     with explained():
-        mapping(column)  # a misspelt option is told before any file is read
         template = TextTemplate(fields=tuple(text) or None)
+        files = Files(interactions, items, column, type_, template)
+        files.check()
         recommender = Recommender(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
             index=index, device=device, rng=seed, progress=not json_,
         )  # fmt: skip
         check_target(out)
-        log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
-        renames = mapping(column, log, shop)
-        report = recommender.fit_meta(
-            log, shop, on_unknown=on_unknown,
-            interaction_columns=mapping_for(log, renames), item_columns=mapping_for(shop, renames),
-        )  # fmt: skip
+        log, shop = files.read()
+        report = recommender.fit_meta(log, shop, on_unknown=on_unknown)
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
         answer = {
@@ -123,6 +121,7 @@ def recommend(
     ] = None,
     k: HowMany = 10,
     column: Renames = [],  # noqa: B006
+    type_: Types = [],  # noqa: B006
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="What to do with unknown items.")] = "raise",
     json_: AsJson = False,
 ) -> None:
@@ -143,7 +142,8 @@ def recommend(
             return
         if items or more:
             raise InvalidDataError("Pass --items for one user or --history for many, not both.")
-        lists = recommender.recommend_batch(history, k, columns=mapping(column), on_unknown=on_unknown)
+        log = _history(history, column, type_, recommender)
+        lists = recommender.recommend_batch(log, k, on_unknown=on_unknown)
         _write_or_print(lists, out, json_)
 
 
@@ -181,6 +181,15 @@ def demo(
 def version() -> None:
     """Print the version."""
     console.print(__version__, highlight=False)
+
+
+def _history(path: Path, column: list[str], type_: list[str], recommender: Recommender) -> FrameLike:
+    """The histories under canonical names; item ids of a csv are what the catalogue's are, unless a type is said."""
+    types = types_of(type_)
+    own = pl.String if recommender.info()["item_ids"] == "strings" else pl.Int64
+    renames = mapping(column, INTERACTION_NAMES)
+    kinds = {"item_id": own, **types}
+    return as_said(read_frame(path, "interactions", renames, names=INTERACTION_NAMES, ids=kinds), types, "interactions")
 
 
 def _ids(texts: list[str], recommender: Recommender) -> list[ItemId]:

@@ -1,16 +1,20 @@
 """What the commands share: consoles, options, and how errors and warnings reach a person."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, TypeAlias
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mecold.errors import InvalidDataError, MecoldError
+from mecold.data.catalog import TextTemplate
+from mecold.data.frames import INTERACTION_NAMES, as_said, read_frame
+from mecold.errors import InvalidDataError, MecoldError, few
 from mecold.evaluation.report.records import Findings
 
 out, err = Console(), Console(stderr=True)
@@ -18,6 +22,10 @@ out, err = Console(), Console(stderr=True)
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Renames: TypeAlias = Annotated[
     list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")
+]
+Types: TypeAlias = Annotated[
+    list[str],
+    typer.Option("--type", help="Type of a column of ids, e.g. --type item_id=text (or integer). Repeatable."),
 ]
 
 
@@ -41,26 +49,88 @@ def escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def mapping(renames: list[str], *frames: pl.DataFrame) -> dict[str, str]:
+def mapping(renames: list[str], *names: Sequence[str]) -> dict[str, str]:
     """Canonical name -> the caller's name, from `--column` options.
 
+    Args:
+        renames: the options.
+        names: canonical names of the frames.
+
     Raises:
-        InvalidDataError: if an option is no NAME=YOURS, or names a column that none of the frames has.
+        InvalidDataError: if an option is no NAME=YOURS, or its name is canonical for none of the frames.
     """
-    pairs = [rename.partition("=") for rename in renames]
-    wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
-    if wrong:
-        raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
-    there = {name for frame in frames for name in frame.columns}
-    nowhere = [f"{ours}={theirs}" for ours, _, theirs in pairs if frames and theirs not in there]
-    if nowhere:
-        raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
-    return {ours: theirs for ours, _, theirs in pairs}
+    known = tuple(dict.fromkeys(name for some in names for name in some))
+    return _pairs("--column", "NAME=YOURS, such as user_id=customer", renames, known)
 
 
-def mapping_for(frame: pl.DataFrame, renames: dict[str, str]) -> dict[str, str]:
-    """The part of a mapping whose columns a frame has."""
-    return {ours: theirs for ours, theirs in renames.items() if theirs in frame.columns}
+def types_of(types: list[str]) -> dict[str, Any]:
+    """Column of ids -> its type, from `--type` options.
+
+    Raises:
+        InvalidDataError: if an option is no NAME=text or NAME=integer, or its name is no column of ids.
+    """
+    form = "NAME=text or NAME=integer, such as item_id=text"
+    pairs = _pairs("--type", form, types, ("user_id", "item_id"))
+    kinds = {"text": pl.String, "integer": pl.Int64}
+    if wrong := [f"{name}={kind}" for name, kind in pairs.items() if kind not in kinds]:
+        raise InvalidDataError(f"--type takes {form}; not {wrong}.")
+    return {name: kinds[kind] for name, kind in pairs.items()}
+
+
+def _pairs(option: str, form: str, given: list[str], names: Sequence[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    if wrong := [name + sep for name, sep, value in pairs if not (name and value)]:
+        raise InvalidDataError(f"{option} takes {form}; not {wrong}.")
+    if unknown := [name for name, _, _ in pairs if name not in names]:
+        raise InvalidDataError(f"{option} {few(unknown)}: there is no such name. It takes {few(names, 30)}.")
+    return {name: value for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Files:
+    """A log and its items, with what the command line says of them.
+
+    Args:
+        log: path of the interactions.
+        items: path of the items.
+        columns: the `--column` options.
+        types: the `--type` options.
+        template: which columns make the text; their names may be mapped to as well.
+    """
+
+    log: Path
+    items: Path
+    columns: list[str]
+    types: list[str]
+    template: TextTemplate
+
+    def check(self) -> None:
+        """Refuse a misspelt option before any file is read."""
+        mapping(self.columns, INTERACTION_NAMES, self.template.names)
+        types_of(self.types)
+
+    def read(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Both frames under canonical names; item ids of a csv log are what those of the items are.
+
+        Raises:
+            InvalidDataError: if a mapped column is in neither file, or a type does not fit.
+        """
+        renames = mapping(self.columns, INTERACTION_NAMES, self.template.names)
+        types = types_of(self.types)
+        both = ((self.log, "interactions"), (self.items, "items"))
+        plain = [set(read_frame(path, what, names=()).columns) if renames else set() for path, what in both]
+        nowhere = [f"{ours}={theirs}" for ours, theirs in renames.items() if theirs not in plain[0] | plain[1]]
+        if nowhere:
+            raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
+        for_log, for_items = (
+            {ours: theirs for ours, theirs in renames.items() if theirs in there and ours in names}
+            for there, names in zip(plain, (INTERACTION_NAMES, self.template.names), strict=True)
+        )
+        items = read_frame(self.items, "items", for_items, names=self.template.names, ids=types)
+        items = as_said(items, types, "items")
+        kinds = {"item_id": items["item_id"].dtype, **types} if "item_id" in items.columns else types
+        log = read_frame(self.log, "interactions", for_log, names=INTERACTION_NAMES, ids=kinds)
+        return as_said(log, types, "interactions"), items
 
 
 def scores_table(found: Findings, *, with_costs: bool = True) -> Table:

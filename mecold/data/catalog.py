@@ -97,13 +97,17 @@ def plain_ids(ids: object, name: str) -> list[ItemId]:
         raise InvalidDataError(f"{name}={ids[:40]!r} is one text; pass a list of ids.")
     if not isinstance(ids, Iterable) or isinstance(ids, Mapping) or hasattr(ids, "columns"):
         shown = repr(ids) if ids is None or isinstance(ids, int | float) else f"a {type(ids).__name__}"
-        raise InvalidDataError(f"{name}={shown} is no list of ids; pass one, such as frame['item_id'], or leave it out.")
+        raise InvalidDataError(
+            f"{name}={shown} is no list of ids; pass one, such as frame['item_id'], or leave it out."
+        )
     found = [one.item() if isinstance(one, np.generic) else one for one in ids]
     kinds = set(map(type, found))
     if kinds <= {str} or kinds <= {int}:
         return found
     other = [one for one in found if type(one) not in (str, int)]
-    what = f"such as {str(other[0])[:60]!r} of type {type(other[0]).__name__}" if other else "strings and integers mixed"
+    what = (
+        f"such as {str(other[0])[:60]!r} of type {type(other[0]).__name__}" if other else "strings and integers mixed"
+    )
     raise InvalidDataError(f"`{name}` must hold ids, strings or integers of one type; it has {what}.")
 
 
@@ -165,7 +169,8 @@ class Catalog:
             columns: canonical name -> the caller's name.
 
         Raises:
-            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, or ids that stand twice with different texts.
+            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, or ids that stand
+                twice with different texts.
 
         Warns:
             DataWarning: counts of identical duplicates, of cut texts and of items without any text.

@@ -4,7 +4,6 @@ The one place that knows about pandas, arrow, files and column names. It judges 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,14 +81,6 @@ def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> Non
         raise InvalidDataError(f"`columns` maps two names of the {what} to {few(twice)}. Map one, or copy the column.")
 
 
-def column_names(source: FrameLike, what: str) -> list[str]:
-    """The caller's names of the columns, of a parquet file without reading it."""
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".parquet" and Path(source).is_file():
-        with suppress(pl.exceptions.PolarsError, OSError):  # whoever reads the file says what is wrong with it
-            return list(pl.read_parquet_schema(source))
-    return read_frame(source, what).columns
-
-
 def _typed(frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, Any]) -> pl.DataFrame:
     """A frame of text with types where they are needed."""
 
@@ -100,7 +91,7 @@ def _typed(frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, A
             return guessed(column)
         return number_from_text(column) if name in names and name in INTERACTION_NUMBERS else column
 
-    return frame.with_columns([of(name, frame[name]) for name in frame.columns])
+    return frame.with_columns([of(name, frame[name]).alias(name) for name in frame.columns])
 
 
 def as_said(frame: pl.DataFrame, types: Mapping[str, Any], what: str) -> pl.DataFrame:

@@ -86,7 +86,8 @@ class Interactions:
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
 
         Raises:
-            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers, weights that are not positive.
+            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
+                weights that are not positive.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
 
         Warns:
@@ -228,7 +229,9 @@ def _told(frame: pl.DataFrame, log: pl.DataFrame) -> str:
     used = {name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind}
     times = {name for name in used if frame[name].dtype.is_temporal()}
     line = told_columns("Interactions", frame, used | dict.fromkeys(times, "times"))
-    return line + ("" if order else " No timestamp or position: histories are in a fixed shuffle, not in order of time.")
+    return line + (
+        "" if order else " No timestamp or position: histories are in a fixed shuffle, not in order of time."
+    )
 
 
 _MARKERS = ("nan", "NaN", "none", "None", "null", "NULL", "NA", "N/A", "<NA>", "\\N")
@@ -253,14 +256,13 @@ def _busiest(users: pl.Series) -> list[str]:
     user, rows = counts.row(0)
     if rows <= _MANY_ROWS or rows <= _ODD_SHARE * len(users):
         return []
-    return [f"User {user!r} has {rows / len(users):.0%} of the log ({rows:,} of {len(users):,} rows): is that one person?"]
+    return [
+        f"User {user!r} has {rows / len(users):.0%} of the log ({rows:,} of {len(users):,} rows): is that one person?"
+    ]
 
 
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
-    numbers = {
-        name: number_column(frame, name, "interactions")
-        for name in INTERACTION_NUMBERS
-    }
+    numbers = {name: number_column(frame, name, "interactions") for name in INTERACTION_NUMBERS}
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
         bad = (weight <= 0).arg_true()
