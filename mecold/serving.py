@@ -104,6 +104,8 @@ def _checked(one: Any, place: int) -> Interaction:
 
 def _seconds(time: object) -> Any:
     """A date or datetime as the seconds that frames make of it, without a zone in UTC; anything else as it is."""
+    if time != time:  # NaT, of whatever library
+        return np.nan
     if isinstance(time, np.datetime64):
         time = time.astype("datetime64[us]").item()
     if isinstance(time, datetime):
