@@ -25,6 +25,7 @@ from mecold.space.space import UserVectors
 from mecold.types import Interaction, ItemId, UserState
 
 _LARGEST = float(np.finfo(np.float32).max)
+_NUMBERS: Any = (float, int, np.number)
 _ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
 _USERS_AT_ONCE = 2048
 
@@ -117,7 +118,7 @@ def _seconds(time: object) -> Any:
 
 def _is_float32(number: Any) -> bool:
     """True for a number that is finite where it is stored."""
-    return isinstance(number, float | int | np.number) and bool(abs(number) <= _LARGEST)  # False for NaN too
+    return isinstance(number, _NUMBERS) and bool(abs(number) <= _LARGEST)  # False for NaN too
 
 
 def excluded(items: object, catalog: Catalog) -> list[ItemId]:

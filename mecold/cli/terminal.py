@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import INTERACTION_NAMES, as_said, read_frame
+from mecold.data.frames import INTERACTION_NAMES, as_said, check_path, read_frame
 from mecold.errors import InvalidDataError, MecoldError, few
 from mecold.evaluation.report.records import Findings
 
@@ -118,6 +118,8 @@ class Files:
         renames = mapping(self.columns, INTERACTION_NAMES, self.template.names)
         types = types_of(self.types)
         both = ((self.log, "interactions"), (self.items, "items"))
+        for path, what in both:
+            check_path(path, what)
         plain = [set(read_frame(path, what, names=()).columns) if renames else set() for path, what in both]
         nowhere = [f"{ours}={theirs}" for ours, theirs in renames.items() if theirs not in plain[0] | plain[1]]
         if nowhere:

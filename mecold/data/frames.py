@@ -116,13 +116,23 @@ def as_said(frame: pl.DataFrame, types: Mapping[str, Any], what: str) -> pl.Data
     return frame
 
 
-def _read_path(path: Path, what: str) -> pl.DataFrame:
+def check_path(path: Path, what: str) -> Callable[[Path], pl.DataFrame]:
+    """What reads such a file.
+
+    Raises:
+        InvalidDataError: if it is of no known kind, or not there.
+    """
     readers: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": read_csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidDataError(f"Cannot read the {what} from '{path}': the name must end in .parquet or .csv.")
     if not path.is_file():
         raise InvalidDataError(f"There is no file '{path}' to read the {what} from.")
+    return reader
+
+
+def _read_path(path: Path, what: str) -> pl.DataFrame:
+    reader = check_path(path, what)
     try:
         return reader(path)
     except (pl.exceptions.PolarsError, OSError) as error:
