@@ -26,7 +26,7 @@ from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
-from mecold.rules import Groups, ItemsOrPairs, Named, Rules, id_list, rerank_of
+from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
 from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, read_history, states_of
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Hidden, Ranked
@@ -205,14 +205,17 @@ class Recommender:
         Raises:
             InvalidDataError: if k is no positive integer, the state comes from another model, or groups cannot be used.
             UnknownItemError: if `among` names unknown items.
+
+        Warns:
+            DataWarning: if `exclude` matches nothing.
         """
         model, shelf = self._ready()
         check_k(k)
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        hidden = shelf.there([*id_list(exclude, "exclude", shelf.catalog), *(() if include_seen else user.seen)])
-        find = _finder(shelf, vectors, hidden, None if among is None else id_list(among, "among"))
+        hidden = shelf.there([*leaving(exclude, shelf.catalog), *(() if include_seen else user.seen)])
+        find = _finder(shelf, vectors, hidden, among)
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
@@ -253,15 +256,18 @@ class Recommender:
         Raises:
             InvalidDataError: if k is no positive integer, or the histories, the tables or the groups cannot be used.
             UnknownItemError: if `among` names unknown items, or the histories do under `on_unknown="raise"`.
+
+        Warns:
+            DataWarning: if `exclude` matches nothing.
         """
         model, shelf = self._ready()
         check_k(k)
-        allowed = None if among is None else Named.read(among, "among")
-        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        rules = Rules(Named.read(exclude, "exclude"), allowed, include_seen, rerank)
         log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
-
-        return ranked_frame(model, shelf, log, list(users), k, self.config.liked_from, rules)
+        types = {"item_id": shelf.catalog.dtype} | ({"user_id": log.users.dtype} if len(log) else {})
+        allowed = None if among is None else Named.read(among, "among", types)
+        rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
+        rules = Rules(Named.read(exclude, "exclude", types), allowed, include_seen, rerank)
+        return ranked_frame(model, shelf, log, users, k, self.config.liked_from, rules)
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
         """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
@@ -279,7 +285,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_state(user, model, shelf.space.dim)
-        rows = shelf.catalog.rows(id_list(items, "items"), "the items")
+        rows = shelf.catalog.rows(shelf.catalog.checked(items, "items"), "the items")
         if not len(rows):
             return np.empty(0, np.float32)
         wanted = torch.from_numpy(rows).to(self._device)
@@ -310,7 +316,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        some = [items] if isinstance(items, str) or not isinstance(items, Iterable) else id_list(items, "items")
+        some = shelf.catalog.checked([items] if isinstance(items, str | int | np.integer) else items, "items")
         rows = np.unique(shelf.catalog.rows(some, "the items"))
         if not len(rows):
             raise InvalidDataError("There is no item to find similar ones of; name at least one.")
@@ -318,8 +324,8 @@ class Recommender:
         vector = users.vector.sum(0, keepdim=True)
         vector[:, shelf.space.spans["popularity"]] = 0.0
         both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
-        hidden = np.union1d(rows, shelf.there(id_list(exclude, "exclude", shelf.catalog)))
-        find = _finder(shelf, both, hidden, None if among is None else id_list(among, "among"))
+        hidden = np.union1d(rows, shelf.there(leaving(exclude, shelf.catalog)))
+        find = _finder(shelf, both, hidden, among)
         return _listed(shelf, find(None, k))
 
     def explain(
@@ -337,7 +343,7 @@ class Recommender:
         """
         model, shelf = self._ready()
         support, _ = read_history(history, shelf.catalog, on_unknown)
-        row = int(shelf.catalog.rows([item], "the items")[0])
+        row = int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0])
         size, labels = int(support.shots), support.labels[0]
         # nothing liked; one item at a time; everything
         variants = torch.cat([torch.zeros_like(labels)[None], torch.diag(labels)[:size], labels[None]])
@@ -359,7 +365,7 @@ class Recommender:
         with self._lock:
             model, shelf = self._ready()
             self._check_encoder(model)
-            new = self._described(items, columns)
+            new = self._described(shelf, items, columns)
             there = [item for item in new.ids.to_list() if item in shelf.catalog]
             if there:
                 raise InvalidDataError(
@@ -378,7 +384,7 @@ class Recommender:
         with self._lock:
             model, shelf = self._ready()
             self._check_encoder(model)
-            self._state = (model, self._updated(model, shelf, self._described(items, columns)))
+            self._state = (model, self._updated(model, shelf, self._described(shelf, items, columns)))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
         """Take items out of the catalogue; users who have them keep their states.
@@ -389,9 +395,9 @@ class Recommender:
             UnknownItemError: naming items that are not there; none is removed then.
             InvalidDataError: if nothing would be left.
         """
-        leaving = list(dict.fromkeys(id_list(ids, "ids")))
         with self._lock:
             model, shelf = self._ready()
+            leaving = list(dict.fromkeys(shelf.catalog.checked(ids, "ids")))
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
@@ -508,7 +514,7 @@ class Recommender:
     def text_of(self, item: ItemId) -> str:
         """The text that an item was encoded from."""
         _, shelf = self._ready()
-        return shelf.catalog.text_of(int(shelf.catalog.rows([item], "the items")[0]))
+        return shelf.catalog.text_of(int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0]))
 
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of the fit."""
@@ -553,9 +559,10 @@ class Recommender:
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
             )
 
-    def _described(self, items: FrameLike, columns: Columns | None) -> Catalog:
+    def _described(self, shelf: Shelf, items: FrameLike, columns: Columns | None) -> Catalog:
         """Items of a later frame, which may lack columns of the fit."""
-        frame = read_frame(items, "items", columns)
+        kinds = {"item_id": shelf.catalog.dtype}  # a csv's ids are what the catalogue says
+        frame = read_frame(items, "items", columns, names=self.template.names, ids=kinds)
         return Catalog.read(frame, template=self.template.narrowed(frame))
 
     def _untouched(self, model: Model, shelf: Shelf, new: Catalog) -> ItemSpace:
@@ -584,18 +591,18 @@ class Recommender:
         return shelf
 
     def _turn(self, ids: Iterable[ItemId], *, hidden: bool) -> None:
-        items = id_list(ids, "ids")
         with self._lock:
             model, shelf = self._ready()
-            rows = shelf.catalog.rows(items, f"the items to {'hide' if hidden else 'show'}")
+            rows = shelf.catalog.rows(shelf.catalog.checked(ids, "ids"), f"the items to {'hide' if hidden else 'show'}")
             self._state = (model, shelf.with_hidden(rows, hidden=hidden))
 
 
-def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Sequence[ItemId] | None) -> Find:
+def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Iterable[ItemId] | None) -> Find:
     """The search of one user: in all that is on the shelf, or among some items."""
     if among is None:
         return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
-    allowed = np.setdiff1d(np.unique(shelf.catalog.rows(among, "the items in `among`")), hidden)
+    wanted = shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`")
+    allowed = np.setdiff1d(np.unique(wanted), hidden)
     return lambda _, depth: shelf.search_among(allowed, user, depth)
 
 

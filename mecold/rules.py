@@ -1,5 +1,6 @@
 """What a shop decides beside the ranking: who may get what, and how many of a group. Callers' ids become rows here."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ import polars as pl
 from jaxtyping import Bool
 from torch import Tensor
 
-from mecold.data.catalog import Catalog
+from mecold.data.catalog import Catalog, plain_ids
 from mecold.data.frames import FrameLike, id_column, read_frame, require
-from mecold.errors import InvalidDataError, few
+from mecold.errors import DataWarning, InvalidDataError, few
 from mecold.space.index import Hidden
 from mecold.space.rerank import Codes, Rerank
 from mecold.space.shelf import Shelf
@@ -23,32 +24,6 @@ ItemsOrPairs: TypeAlias = Iterable[ItemId] | FrameLike
 
 Groups: TypeAlias = Mapping[ItemId, Any] | FrameLike
 """Item -> group; or a table (or its `Path`) with `item_id` and one more column."""
-
-
-def id_list(items: Iterable[ItemId], name: str, catalog: Catalog | None = None) -> list[ItemId]:
-    """Ids as a list; one bare id is refused, which would be read letter by letter, and so is a table.
-
-    Args:
-        items: the ids.
-        name: the argument's name in messages.
-        catalog: where given, ids of another type than its own are refused: none of them could ever match.
-    """
-    if isinstance(items, str | bytes):
-        raise InvalidDataError(f"{name}={items[:40]!r} is one text; pass a list of item ids.")
-    if is_table(items):
-        raise InvalidDataError(f"{name} is a table; pass a list of item ids, such as table['item_id'].")
-    if not isinstance(items, Iterable):
-        raise InvalidDataError(f"{name}={items!r} is no list of item ids; pass [] for none.")
-    ids = [item.item() if isinstance(item, np.generic) else item for item in items]
-    if catalog is not None:
-        wanted = str if catalog.strings else int
-        odd = [item for item in ids if not isinstance(item, wanted) or isinstance(item, bool)]
-        if odd:
-            raise InvalidDataError(
-                f"{len(odd):,} of {len(ids):,} ids in `{name}` are no {catalog.kind}, as the ids of the catalogue are: "
-                f"{few(odd)}. They would match nothing; cast them."
-            )
-    return ids
 
 
 def is_table(source: object) -> bool:
@@ -69,19 +44,20 @@ class Named:
     users: pl.Series | None = None
 
     @classmethod
-    def read(cls, source: ItemsOrPairs, name: str) -> "Named":
+    def read(cls, source: ItemsOrPairs, name: str, types: Mapping[str, Any] | None = None) -> "Named":
         """Read ids, or a table of them.
 
         Args:
             source: the items.
             name: the argument's name in messages.
+            types: what `user_id` and `item_id` of a csv file are to meet, as in `read_frame`.
 
         Raises:
             InvalidDataError: on a bare text, a table without `item_id`, and ids that are missing or of no known type.
         """
         if not is_table(source):
-            return cls(id_list(source, name))
-        frame = read_frame(source, f"rows of `{name}`")
+            return cls(plain_ids(source, name))
+        frame = read_frame(source, f"rows of `{name}`", names=("user_id", "item_id"), ids=types)
         require(frame, ["item_id"], f"rows of `{name}`")
         ids = id_column(frame["item_id"], f"item_id of `{name}`")
         if "user_id" not in frame.columns:
@@ -115,6 +91,10 @@ class Named:
         places = pl.DataFrame({"user": users, "place": np.arange(len(users))})
         pairs = pl.DataFrame({"user": self.users, "row": rows}).filter(pl.col("row") >= 0)
         found = pairs.join(places, on="user").sort("place", "row")
+        if found.is_empty():
+            _nothing(
+                f"None of the {len(self.ids):,} pairs in `{name}` is of a user of the histories and an item of the catalogue"
+            )
         return Hidden(found["place"].to_numpy(), found["row"].to_numpy())
 
 
@@ -164,6 +144,9 @@ class Rules:
         Raises:
             InvalidDataError: if ids are of another type than the users' or the catalogue's.
             UnknownItemError: if `among` names unknown items.
+
+        Warns:
+            DataWarning: if a filter matches nothing.
         """
         hidden, only, everybody = Hidden.of([]), None, None
         if self.exclude.users is not None:
@@ -171,10 +154,29 @@ class Rules:
         if self.among is not None and self.among.users is not None:
             only = self.among.pairs(users, shelf.catalog, "among", known=True)
         elif self.among is not None:
-            everybody = list(self.among.ids)
-        nobody = [] if self.exclude.users is not None else id_list(list(self.exclude.ids), "exclude", shelf.catalog)
+            everybody = shelf.catalog.checked(list(self.among.ids), "among")
+        nobody = [] if self.exclude.users is not None else leaving(list(self.exclude.ids), shelf.catalog)
         out = shelf.left_out(nobody, everybody)
         return Allowed(out, hidden, only)
+
+
+def leaving(items: object, catalog: Catalog) -> list[ItemId]:
+    """The items to leave out; unknown ones are out already, but should all of them be unknown, that is told.
+
+    Raises:
+        InvalidDataError: if these are no ids, or some are of another type than the catalogue's.
+
+    Warns:
+        DataWarning: if none of them is in the catalogue.
+    """
+    ids = catalog.checked(items, "exclude")
+    if ids and not any(item in catalog for item in ids):
+        _nothing(f"None of the {len(ids):,} ids in `exclude` is in the catalogue ({few(ids)})")
+    return ids
+
+
+def _nothing(what: str) -> None:
+    warnings.warn(f"{what}: this filter matches nothing.", DataWarning, stacklevel=4)
 
 
 def rerank_of(diversity: float, groups: Groups | None, per_group: int | None, catalog: Catalog) -> Rerank | None:
@@ -233,7 +235,7 @@ def _codes_of_table(groups: FrameLike, catalog: Catalog) -> Codes:
     """A number for each row of the catalogue."""
     if not is_table(groups):
         raise InvalidDataError(f"`groups` is a {type(groups).__name__}; pass a mapping of items to groups, or a table.")
-    frame = read_frame(groups, "groups")
+    frame = read_frame(groups, "groups", ids={"item_id": catalog.dtype})
     require(frame, ["item_id"], "groups")
     others = [name for name in frame.columns if name != "item_id"]
     if len(others) != 1:

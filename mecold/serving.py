@@ -4,14 +4,16 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from mecold.data.catalog import Catalog
+from mecold.data.catalog import Catalog, plain_ids
 from mecold.data.frames import id_column
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
@@ -25,6 +27,7 @@ from mecold.space.space import UserVectors
 from mecold.types import Interaction, ItemId, UserState
 
 _LARGEST = float(np.finfo(np.float32).max)
+_NUMBERS: Any = (float, int, np.number)
 _ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
 _USERS_AT_ONCE = 2048
 
@@ -35,8 +38,10 @@ def check_k(k: int) -> None:
         raise InvalidDataError(f"k={k!r} must be a positive integer.")
 
 
-def check_state(user: UserState, model: Model, dim: int) -> None:
-    """Refuse a state that another model made, or that was tampered with."""
+def check_state(user: object, model: Model, dim: int) -> None:
+    """Refuse what is no state, and a state that another model made, or that was tampered with."""
+    if not isinstance(user, UserState):
+        raise InvalidDataError(f"The user is a {type(user).__name__}; pass the UserState that adapt_user returned.")
     if user.model != model.fingerprint:
         raise InvalidDataError(
             f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
@@ -50,13 +55,17 @@ def check_state(user: UserState, model: Model, dim: int) -> None:
             )
 
 
-def read_history(
-    source: Iterable[ItemId | Interaction], catalog: Catalog, on_unknown: OnUnknown
-) -> tuple[Histories, tuple[ItemId, ...]]:
+def read_history(source: object, catalog: Catalog, on_unknown: OnUnknown) -> tuple[Histories, tuple[ItemId, ...]]:
     """One user's history, and the items of it that are not in the catalogue."""
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
-    given = [_checked(one) for one in source]
+    if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
+        raise InvalidDataError(
+            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight). "
+            "Frames go to adapt_users."
+        )
+    given = [_checked(one, place) for place, one in enumerate(source)]
+    catalog.checked([row.item for row in given], "history")
     timed = sum(row.time is not None for row in given)
     if timed not in (0, len(given)):
         raise InvalidDataError(
@@ -76,10 +85,17 @@ def read_history(
     return Histories.padded(rows, np.array([len(rows)]), labels=labels, weights=weights, times=times), unknown
 
 
-def _checked(one: ItemId | Interaction) -> Interaction:
+def _checked(one: Any, place: int) -> Interaction:
     row = one if isinstance(one, Interaction) else Interaction(one)
     if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
         row = row._replace(item=row.item.item())
+    if type(row.item) not in (str, int) or row.item == "":
+        raise InvalidDataError(
+            f"Row {place} of the history is {str(row.item)[:60]!r} of type {type(row.item).__name__}, which is no item id: "
+            "pass ids, strings or integers, or Interaction(item, label, time, weight)."
+        )
+    if row.time is not None and not isinstance(row.time, float | int):
+        row = row._replace(time=_seconds(row.time))
     numbers = (row.label, row.weight, row.time or 0.0)
     if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
         raise InvalidDataError(
@@ -89,9 +105,22 @@ def _checked(one: ItemId | Interaction) -> Interaction:
     return row
 
 
-def _is_float32(number: float | int) -> bool:
+def _seconds(time: object) -> Any:
+    """A date or datetime as the seconds that frames make of it, without a zone in UTC; anything else as it is."""
+    if time != time:  # NaT, of whatever library
+        return np.nan
+    if isinstance(time, np.datetime64):
+        time = time.astype("datetime64[us]").item()
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if isinstance(time, date):
+        return datetime(time.year, time.month, time.day, tzinfo=UTC).timestamp()
+    return time
+
+
+def _is_float32(number: Any) -> bool:
     """True for a number that is finite where it is stored."""
-    return abs(number) <= _LARGEST  # False for NaN too
+    return isinstance(number, _NUMBERS) and bool(abs(number) <= _LARGEST)  # False for NaN too
 
 
 @torch.inference_mode()
@@ -152,7 +181,7 @@ def ranked_frame(
     model: Model,
     shelf: Shelf,
     log: Interactions,
-    more: Sequence[ItemId],
+    more: object,
     k: int,
     liked_from: float | None,
     rules: Rules,
@@ -201,9 +230,9 @@ def _without_history(users: int) -> Histories:
     return Histories.padded(np.empty(0, np.int64), np.zeros(users, np.int64))
 
 
-def _further(more: Sequence[ItemId], log: Interactions) -> pl.Series:
+def _further(more: object, log: Interactions) -> pl.Series:
     """Ids of users without a history, each once, with the type of those of the log."""
-    extra = list(dict.fromkeys(more))
+    extra = list(dict.fromkeys(plain_ids(more, "users")))
     there = set(log.users.to_list()) if extra else set()
     both = [user for user in extra if user in there]
     kind = id_column(pl.Series(extra), "`users`").dtype if extra else log.users.dtype

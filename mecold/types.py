@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,7 +30,7 @@ class Interaction(NamedTuple):
 
     item: ItemId
     label: float = 1.0
-    time: float | None = None
+    time: float | datetime | None = None
     weight: float = 1.0
 
 

@@ -402,6 +402,8 @@ def test_ids_of_another_kind_are_refused(als, recommender, matrix):
     router = ColdStartRouter(warm_model(als, *matrix[1:]), recommender)
     with pytest.raises(InvalidDataError, match="one text"):
         router.recommend(pl.DataFrame({"user_id": ["u0"], "item_id": ["p1"]}), users="somebody")
+    with pytest.raises(InvalidDataError, match="those in `exclude` are integers"):
+        router.recommend(pl.DataFrame({"user_id": ["u0"], "item_id": ["p1"]}), exclude=[1, 2])
 
 
 def test_the_handover_is_learned_where_the_host_knows_better(matrix, recommender, shop):

@@ -117,6 +117,7 @@ def test_the_ground_floor_needs_torch_and_numpy_only():
             "mecold",
             "collections",
             "dataclasses",
+            "datetime",
             "typing",
             "base64",
             "json",

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mecold import TextEncoder
+from mecold import InvalidDataError, TextEncoder, TextTemplate
 from mecold.cli.demo import run_demo
 from mecold.cli.main import app
+from mecold.cli.terminal import Files
 
 run = CliRunner().invoke
 
@@ -93,6 +94,35 @@ def test_files_say_who_gets_what_and_how_many_of_a_group(world, shop):
     assert "--exclude has a column user_id" in " ".join(refused.stderr.split())
 
 
+def test_types_of_ids_are_said_on_the_command_line(world):
+    (world / "digits.csv").write_text("user_id,item_id\n5,p1\n7,p2\n")
+    lists = []
+    for said in ([], ["--type", "user_id=text", "--type", "item_id=text"]):
+        out = world / "typed.parquet"
+        done = run(app, ["recommend", f"{world}/model", "--history", f"{world}/digits.csv", *said, "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        lists.append(pl.read_parquet(out))
+    assert [some["user_id"].dtype for some in lists] == [pl.Int64, pl.String]
+    assert lists[0]["item_id"].to_list() == lists[1]["item_id"].to_list()
+    refused = run(app, ["recommend", f"{world}/model", "--history", f"{world}/digits.csv", "--type", "item_id=integer"])
+    assert refused.exit_code == 1
+    assert "'p1'" in refused.stderr
+
+
+def test_files_follow_the_items_and_the_options(tmp_path):
+    (tmp_path / "log.csv").write_text("who,sku,ts\n5,12,2024-01-01 00:00:00 UTC\n")
+    (tmp_path / "items.csv").write_text("sku,ts,title\n12,2024,x\n13,2024,y\n")
+    columns = ["item_id=sku", "user_id=who", "timestamp=ts"]
+    for said, kind in ([], pl.Int64), (["item_id=text"], pl.String):
+        files = Files(tmp_path / "log.csv", tmp_path / "items.csv", columns, said, TextTemplate())
+        log, items = files.read()
+        assert log["item_id"].dtype == items["item_id"].dtype == kind
+        assert log["timestamp"].dtype == pl.Datetime
+        assert items.columns == ["item_id", "ts", "title"]
+    with pytest.raises(InvalidDataError, match="no file has such"):
+        Files(tmp_path / "log.csv", tmp_path / "items.csv", ["user_id=nobody"], [], TextTemplate()).read()
+
+
 def test_similar_and_info(world):
     similar = json.loads(run(app, ["similar", f"{world}/model", "p1", "-k", "2", "--json"]).stdout)
     assert len(similar) == 2
@@ -110,6 +140,14 @@ def test_similar_and_info(world):
         (["recommend", "MODEL", "--history", "none.parquet"], 1, "There is no file"),
         (["fit", "--interactions", "a.txt", "--items", "b.csv", "--out", "m"], 1, "must end in"),
         (["fit", "--interactions", "a.csv", "--items", "b.csv", "--out", "m", "--column", "x"], 1, "--column takes"),
+        (["fit", "--interactions", "a.csv", "--items", "b.csv", "--out", "m", "--column", "time=x"], 1, "'timestamp'"),
+        (
+            ["fit", "--interactions", "a.csv", "--items", "b.csv", "--out", "m", "--type", "item_id=date"],
+            1,
+            "--type takes",
+        ),
+        (["recommend", "MODEL", "--history", "x.csv", "--type", "rating=text"], 1, "'user_id', 'item_id'"),
+        (["recommend", "MODEL", "--history", "x.csv", "--column", "time=x"], 1, "'timestamp'"),
         (["similar", "MODEL", "p1", "-k", "0"], 2, "-k"),
         (["fit"], 2, "--interactions"),
         (["nonsense"], 2, "nonsense"),

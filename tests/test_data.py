@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecold import Catalog, DataWarning, InvalidDataError, TextTemplate, UnknownItemError
+from mecold import Catalog, DataWarning, Interaction, InvalidDataError, TextTemplate, UnknownItemError
+from mecold.data.delimited import holds_words, id_from_text, number_from_text
+from mecold.data.frames import INTERACTION_NAMES, as_said, read_frame
 from mecold.data.interactions import Interactions
+from mecold.rules import leaving
+from mecold.serving import read_history
 
 ITEMS = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["one", "two", "three"]})
 
@@ -169,7 +174,9 @@ def test_arrow_dictionaries_and_pandas_categories_are_strings():
 
 IDS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20, unique=True),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=20, unique=True),
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), min_size=1, max_size=20, unique=True
+    ),
 )
 
 
@@ -213,9 +220,9 @@ def test_odd_text_columns_become_text_or_a_clear_error():
 def test_a_mapping_to_a_name_that_nobody_reads_is_refused(fitted, shop):
     log = shop.interactions.rename({"timestamp": "ts"})
     catalog = Catalog.read(shop.items)
-    with pytest.raises(InvalidDataError, match=r"has 'time=ts'; it maps canonical names .* timestamp"):
+    with pytest.raises(InvalidDataError, match=r"'time=ts': the interactions know no such name.*'timestamp'"):
         Interactions.read(log, catalog, columns={"time": "ts"})
-    with pytest.raises(InvalidDataError, match=r"mapping of the items has 'titel=title'.*item_id, title"):
+    with pytest.raises(InvalidDataError, match=r"'titel=title': the items know no such name.*'item_id', 'title'"):
         Catalog.read(shop.items, columns={"titel": "title"})
     with pytest.raises(InvalidDataError, match="'when=ts'"):
         fitted.recommend_batch(log, columns={"when": "ts"})
@@ -241,6 +248,215 @@ def test_filters_of_another_type_are_an_error_at_every_door(fitted, shop, exclud
         lambda: fitted.similar_items("p1", exclude=exclude),
     ]
     for door in doors:
-        with pytest.raises(InvalidDataError, match="in `exclude` are no strings"):
+        with pytest.raises(InvalidDataError, match=r"`exclude` (has ids that are integers|must hold ids)"):
             door()
-    assert len(fitted.recommend(user, exclude=["never seen"], k=3)) == 3  # of the right type: out already
+    assert len(fitted.recommend(user, exclude=["never seen", "p2"], k=3)) == 3  # of the right type: out already
+
+
+@pytest.mark.parametrize(
+    ("texts", "like", "expected"),
+    [
+        (["1", "-20", "0"], None, [1, -20, 0]),
+        (["007", "12"], None, ["007", "12"]),
+        (["-0", "1"], None, ["-0", "1"]),
+        (["1234567890123456789"], None, ["1234567890123456789"]),
+        (["9223372036854775807"], pl.Int64, [9223372036854775807]),
+        (["9223372036854775808"], pl.Int64, ["9223372036854775808"]),
+        (["007", "12"], pl.Int64, ["007", "12"]),
+        (["12", "1.0"], pl.Int64, ["12", "1.0"]),
+        (["1400000000"], pl.String, ["1400000000"]),
+    ],
+)
+def test_ids_of_a_csv_become_integers_where_that_loses_nothing(texts, like, expected):
+    assert id_from_text(pl.Series("id", texts), like).to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-01", 1704067200.0),
+        ("2024-01-01 00:00:01 UTC", 1704067201.0),
+        ("2024-01-01T00:00:01.5Z", 1704067201.5),
+        ("2024-01-01 02:00+02:00", 1704067200.0),
+        ("2023-12-31T19:30:00-0430", 1704067200.0),
+        ("12.5", 12.5),
+        ("1e3", 1000.0),
+        ("007", 7.0),
+    ],
+)
+def test_times_and_numbers_of_a_csv(text, seconds, tmp_path):
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp\nu,a,{text}\n")
+    assert Interactions.read(tmp_path / "log.csv", Catalog.read(ITEMS)).times.tolist() == [seconds]
+
+
+@pytest.mark.parametrize(
+    "text", ["0000-00-00", "2024-02-30", "2024-01-01 24:00:00", "2024-01-01 - 2024-02-01", "e5", "NA"]
+)
+def test_what_only_looks_like_a_time_stays_text_and_is_named_where_it_is_needed(text, tmp_path):
+    assert number_from_text(pl.Series(["2024-01-01", text])).dtype == pl.String
+    (tmp_path / "items.csv").write_text(f"item_id,title,created_at\na,{text} Morning show,{text}\n")
+    assert Catalog.read(tmp_path / "items.csv").texts == (f"{text} Morning show",)
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp,created_at\nu,a,2024-01-01,x\nu,a,{text},{text}\n")
+    with pytest.raises(InvalidDataError, match="timestamp of the interactions holds String .*" + text):
+        Interactions.read(tmp_path / "log.csv", Catalog.read(ITEMS))
+
+
+def test_digits_of_a_csv_meet_a_catalogue_of_either_kind(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n5,12\n")
+    for ids in (["12", "B0"], [12, 13]):
+        catalog = Catalog.read(pl.DataFrame({"item_id": ids, "title": ["x", "y"]}))
+        assert as_lists(Interactions.read(tmp_path / "log.csv", catalog), catalog) == {5: [ids[0]]}
+    (tmp_path / "log.csv").write_text("user_id,item_id\n5,12\n5,012\n")
+    with pytest.raises(InvalidDataError, match=r"'012' is none.*--type item_id=text"):
+        Interactions.read(tmp_path / "log.csv", catalog)
+
+
+def test_a_csv_keeps_the_text_of_its_columns_and_describes_items_by_words(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title\n1,7.50\n2,1e3\n")
+    assert Catalog.read(tmp_path / "items.csv").texts == ("7.50", "1e3")
+    (tmp_path / "items.csv").write_text("item_id,blurb,price,since\n1,red,1.5,2024-01-01\n2,,2,2024-01-02\n")
+    with pytest.warns(DataWarning, match="1 items have no text"):
+        catalog = Catalog.read(tmp_path / "items.csv")
+    assert catalog.texts == ("red", "")
+    assert "left aside: 'price', 'since'" in catalog.notes[-1]
+    assert not holds_words(pl.Series(["1", "2024-01-01 10:00"]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_and_encodings_that_leave_no_doubt(separator, encoding, tmp_path):
+    (tmp_path / "items.csv").write_bytes(
+        f'item_id{separator}title\na{separator}"caf\u00e9, {separator} x"\n'.encode(encoding)
+    )
+    found = Catalog.read(tmp_path / "items.csv", template=TextTemplate(separator="|"))
+    assert found.ids.to_list() == ["a"]
+    assert found.texts[0].startswith("caf\u00e9, ")
+
+
+def test_a_csv_that_cannot_be_read_names_the_remedy(tmp_path):
+    path = tmp_path / "items.csv"
+    for content, message in (
+        ("item_id,title\na,caf\u00e9\n".encode("latin-1"), "not UTF-8.*iconv"),
+        (b'item_id,title\na,b\nb,"x\n', "quotes"),
+        (b"", "empty"),
+        (b"item_id;title, long\na;b,c\n", "Save the csv with commas"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InvalidDataError, match=message):
+            Catalog.read(path)
+
+
+def test_a_type_that_is_said_holds_or_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n5,012\n")
+    said = {"user_id": pl.String, "item_id": pl.Int64}
+    frame = read_frame(tmp_path / "log.csv", "interactions", names=INTERACTION_NAMES, ids=said)
+    assert frame["user_id"].to_list() == ["5"]
+    with pytest.raises(InvalidDataError, match=r"item_id of the log is to be integer: '012' is none"):
+        as_said(frame, said, "log")
+    assert as_said(pl.DataFrame({"item_id": [1, 2]}), {"item_id": pl.String}, "log")["item_id"].to_list() == ["1", "2"]
+
+
+def test_a_mapping_to_no_canonical_name_is_an_error():
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "ts": [1]})
+    with pytest.raises(InvalidDataError, match=r"time=ts.*'user_id', 'item_id', 'timestamp'"):
+        Interactions.read(frame, Catalog.read(ITEMS), columns={"time": "ts"})
+    with pytest.raises(InvalidDataError, match=r"name=ts.*|two names"):
+        Interactions.read(frame, Catalog.read(ITEMS), columns={"user_id": "ts", "item_id": "ts"})
+    with pytest.raises(InvalidDataError, match=r"headline=title.*'item_id', 'title'"):
+        Catalog.read(ITEMS, columns={"headline": "title"})
+    assert Catalog.read(ITEMS, template=TextTemplate(("headline",)), columns={"headline": "title"}).texts[0] == "one"
+
+
+def test_a_log_tells_which_columns_it_reads():
+    frame = pl.DataFrame(
+        {"user_id": ["u"], "item_id": ["a"], "timestamp": [datetime(2024, 1, 1)], "position": [1], "x": [0]}
+    )
+    assert Interactions.read(frame, Catalog.read(ITEMS)).notes == (
+        "Interactions: read user_id (text), item_id (text), timestamp (times); left aside: 'position', 'x'.",
+    )
+    shuffled = Interactions.read(frame.select("user_id", "item_id", "x"), Catalog.read(ITEMS)).notes[-1]
+    assert "left aside: 'x'. No timestamp or position" in shuffled
+
+
+def test_empty_ids_are_missing_and_odd_users_are_told():
+    with pytest.raises(InvalidDataError, match=r"1 of 2 values of user_id.*empty.*rows 1"):
+        read_log([("u", "a", 1), ("", "b", 2)])
+    with pytest.raises(InvalidDataError, match="item_id of the items are empty"):
+        Catalog.read(pl.DataFrame({"item_id": ["a", ""], "title": ["x", "y"]}))
+    with pytest.warns(DataWarning, match="2 rows are of the user 'nan'"):
+        read_log([("nan", "a", 1), ("nan", "b", 2), ("u", "a", 1)])
+    many = pl.DataFrame({"item_id": [f"i{n}" for n in range(150)], "title": ["x"] * 150})
+    rows = [("guest", f"i{n}", n) for n in range(150)] + [(f"u{n}", "i0", n) for n in range(30)]
+    catalog = Catalog.read(many)
+    assert "User 'guest' has 83% of the log (150 of 180 rows)" in read_log(rows, catalog=catalog).notes[-1]
+    assert "guest" not in str(read_log(rows[:150] + rows[150:160], catalog=catalog).notes)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (None, "exclude=None is no list"), ("a", "one text"), (5, "exclude=5"), ({"item_id": "a"}, "a dict"),
+        (pd.DataFrame({"item_id": ["a"]}), "a DataFrame"), (pl.DataFrame({"item_id": ["a"]}), "a DataFrame"),
+        ([1, 2], "integers, such as 1"), (np.array([1]), "integers, such as 1"), (["a", 1], "mixed"), ([["a"]], "list"),
+        ([None], "NoneType"), ([1.0], "float"), ([True], "bool"), ([{"item_id": "a"}], "dict"),
+    ],
+)  # fmt: skip
+def test_a_filter_of_another_kind_is_refused(ids, message):
+    with pytest.raises(InvalidDataError, match=message):
+        leaving(ids, Catalog.read(ITEMS))
+
+
+def test_a_filter_that_matches_nothing_is_told():
+    catalog = Catalog.read(ITEMS)
+    for ids in (
+        pl.Series(["a", "zz"]),
+        pd.Series(["a", "zz"]),
+        np.array(["a", "zz"]),
+        {"a": 1}.keys() | {"zz"},
+        iter(["a", "zz"]),
+    ):
+        assert set(leaving(ids, catalog)) == {"a", "zz"}
+    assert leaving([], catalog) == []
+    with pytest.warns(DataWarning, match="None of the 2 ids in `exclude`"):
+        assert leaving(["y", "zz"], catalog) == ["y", "zz"]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime(2024, 1, 1), date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), np.datetime64("2024-01-01"),
+        datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), pd.Timestamp("2024-01-01"),
+        pd.Timestamp("2024-01-01").to_datetime64(),
+    ],
+)  # fmt: skip
+def test_a_datetime_is_the_same_time_in_a_list_and_in_a_frame(time):
+    catalog = Catalog.read(ITEMS)
+    found, _ = read_history([Interaction("a")._replace(time=time)], catalog, "raise")
+    assert found.times.tolist() == [[1704067200.0]]
+    assert read_log([("u", "a", datetime(2024, 1, 1))], catalog=catalog).times.tolist() == [1704067200.0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"item_id": "a", "rating": 5}, ["a", "b"], ("a", 1.0), None, 1.5, True, "", 7, Interaction("a")._replace(time="2024"),
+        Interaction("a")._replace(time=pd.NaT), Interaction("a")._replace(label="like"), Interaction("a")._replace(label=None),
+        Interaction("a")._replace(weight=None), Interaction("a")._replace(item=["a"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("on_unknown", ["raise", "drop"])
+def test_the_edge_of_one_user_is_as_strict_as_that_of_a_frame(row, on_unknown):
+    with pytest.raises(InvalidDataError):
+        read_history(["b", row], Catalog.read(ITEMS), on_unknown)
+
+
+@pytest.mark.parametrize("source", [None, 5, {"item_id": "a"}, ITEMS, ITEMS.to_pandas()])
+def test_what_is_no_history_is_refused(source):
+    with pytest.raises(InvalidDataError, match="pass a list of item ids"):
+        read_history(source, Catalog.read(ITEMS), "raise")
+
+
+def test_a_column_that_stands_twice_is_refused():
+    twice = pd.DataFrame([["u", "a", "b"]], columns=["user_id", "item_id", "item_id"])
+    with pytest.raises(InvalidDataError, match="stand twice"):
+        Interactions.read(twice, Catalog.read(ITEMS))

@@ -129,7 +129,9 @@ def test_times_order_a_history_and_without_times_the_list_does(fitted):
 @pytest.mark.parametrize(
     ("history", "error", "message"),
     [
-        (["p1", "zz", 7], UnknownItemError, r"2 of the user's 3 items.*'zz', 7.*ids are strings; 1 of these"),
+        (["p1", "zz", 7], InvalidDataError, "strings and integers mixed"),
+        (["p1", "zz"], UnknownItemError, r"1 of the user's 2 items.*'zz'"),
+        ([7], InvalidDataError, r"`history` has ids that are integers, such as 7; the catalogue's are strings"),
         ("p1", InvalidDataError, "pass a list"),
         ([Interaction("p1", math.nan)], InvalidDataError, "finite label"),
         ([Interaction("p1", weight=0.0)], InvalidDataError, "positive"),

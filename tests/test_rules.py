@@ -232,7 +232,7 @@ def test_a_table_that_cannot_be_used_is_named(rules, message, fitted, shop):
 
 def test_one_user_takes_lists_alone(fitted):
     table = pl.DataFrame({"user_id": ["u1"], "item_id": ["p1"]}).to_pandas()
-    with pytest.raises(InvalidDataError, match="exclude is a table; pass a list"):
+    with pytest.raises(InvalidDataError, match="exclude=a DataFrame is no list of ids"):
         fitted.recommend(fitted.adapt_user([]), exclude=table)
 
 

@@ -8,10 +8,11 @@ import polars as pl
 import torch
 
 from mecold import InvalidDataError, ItemId, Recommendation, Recommender, UnknownItemError
-from mecold.data.frames import FrameLike, id_column, read_frame, require
+from mecold.data.catalog import plain_ids
+from mecold.data.frames import INTERACTION_NAMES, FrameLike, id_column, read_frame, require
 from mecold.errors import few
 from mecold.math.metrics import ndcg
-from mecold.rules import ItemsOrPairs, Named, id_list
+from mecold.rules import ItemsOrPairs, Named
 from mecold.serving import check_k
 from mecold_adapters.warm import FoldIn, WarmModel
 
@@ -89,6 +90,7 @@ class ColdStartRouter:
         self.cold = cold
         self.handover = _checked(handover)
         self._host_items = set(warm.item_ids)
+        self._strings = cold.info()["item_ids"] == "strings"
         _check_kinds("item ids", self._host_items, "those of mecold's catalogue", cold.info()["item_ids"])
 
     def share(self, interactions: int) -> float:
@@ -124,13 +126,15 @@ class ColdStartRouter:
             UnknownItemError: if `among` names items that neither the host nor mecold has.
         """
         check_k(k)
-        frame, leaving = _frame(histories), Named.read(exclude, "exclude")
-        allowed = None if among is None else Named.read(among, "among")
+        frame = self._frame(histories)
+        types = {name: frame[name].dtype for name in ("user_id", "item_id") if frame.height}
+        leaving = Named.read(exclude, "exclude", types)
+        allowed = None if among is None else Named.read(among, "among", types)
         self._check_users(frame)
         for name, one in (("exclude", leaving), ("among", allowed)):
-            _check_filter(name, one, frame)
+            self._check_filter(name, one, frame)
         requests = {user: self._request(user, seen) for user, seen in _seen(frame).items()}
-        further = list(dict.fromkeys(id_list(users, "users")))
+        further = list(dict.fromkeys(plain_ids(users, "users")))
         both = [user for user in further if user in requests]
         if both:
             raise InvalidDataError(f"{len(both):,} of `users` have a history, such as {both[:3]}.")
@@ -171,7 +175,7 @@ class ColdStartRouter:
         check_k(k)
         if not numbers or min(numbers) < 1:
             raise InvalidDataError(f"numbers={tuple(numbers)} must hold numbers of items, at least 1 each.")
-        frame, wanted = _frame(histories), _seen(_frame(following))
+        frame, wanted = self._frame(histories), _seen(self._frame(following))
         self._check_users(frame)
         requests = {
             user: _Request(seen, 0.5, "")
@@ -197,10 +201,34 @@ class ColdStartRouter:
         means = zip(at, sums[np.arange(len(at)), chosen] / sizes, strict=True)
         return {number: float(mean) for number, mean in means}
 
+    def _frame(self, source: FrameLike) -> pl.DataFrame:
+        """Users and items under canonical names; those of a csv are what the host's and mecold's are."""
+        kinds = {"item_id": pl.String if self._strings else pl.Int64}
+        if len(self.warm.user_ids):
+            kinds["user_id"] = pl.String if isinstance(self.warm.user_ids[0], str) else pl.Int64
+        frame = read_frame(source, "interactions", names=INTERACTION_NAMES, ids=kinds)
+        require(frame, ["user_id", "item_id"], "interactions")
+        return frame.with_columns(
+            id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
+        )
+
     def _check_users(self, frame: pl.DataFrame) -> None:
         theirs = "strings" if frame["user_id"].dtype == pl.String else "integers"
         if len(self.warm.user_ids) and frame.height:
             _check_kinds("user ids", self.warm.user_ids[:1], "those of the histories", theirs)
+
+    def _check_filter(self, name: str, named: Named | None, frame: pl.DataFrame) -> None:
+        """Refuse ids of the other type, which would all look as if they were not there."""
+        users, items = (None, []) if named is None else (named.users, list(named.ids))
+        if items and isinstance(items[0], str) != self._strings:
+            mine, theirs = ("strings", "integers") if self._strings else ("integers", "strings")
+            raise InvalidDataError(
+                f"The item ids are {mine}; those in `{name}` are {theirs}, such as {items[0]!r}. Use the same ids."
+            )
+        if users is not None and len(users) and frame.height and users.dtype != frame["user_id"].dtype:
+            raise InvalidDataError(
+                f"The user ids of `{name}` are {users.dtype}, those of the histories {frame['user_id'].dtype}. Cast one of them."
+            )
 
     def _request(self, user: ItemId, seen: set[ItemId]) -> _Request:
         size = f"{len(seen):,} item{'' if len(seen) == 1 else 's'}"
@@ -229,8 +257,9 @@ class ColdStartRouter:
             out.update(exclude.ids)
         else:
             own = _seen(_pairs(exclude))
+        leaving = _for_mecold(exclude, {item for item in exclude.ids if item in self.cold})
         if among is None:
-            return _Filters(out, own, None, _for_mecold(exclude, None), None)
+            return _Filters(out, own, None, leaving, None)
         named = dict.fromkeys(among.ids)
         there = {item for item in named if item in self.cold}
         unknown = [item for item in named if item not in there and item not in self._host_items]
@@ -242,7 +271,7 @@ class ColdStartRouter:
         only = None if among.users is None else _seen(_pairs(among))
         if only is None:
             out |= self._host_items.difference(among.ids)
-        return _Filters(out, own, only, _for_mecold(exclude, None), _for_mecold(among, there))
+        return _Filters(out, own, only, leaving, _for_mecold(among, there))
 
     def _cold_lists(
         self, frame: pl.DataFrame, seen: dict[ItemId, set[ItemId]], depth: int, filters: _Filters
@@ -315,33 +344,15 @@ def _checked(handover: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], 
     return pairs
 
 
-def _frame(source: FrameLike) -> pl.DataFrame:
-    frame = read_frame(source, "interactions")
-    require(frame, ["user_id", "item_id"], "interactions")
-    return frame.with_columns(
-        id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")
-    )
-
-
 def _pairs(named: Named) -> pl.DataFrame:
     return pl.DataFrame({"user_id": named.users, "item_id": named.ids})
 
 
-def _for_mecold(named: Named, there: Collection[ItemId] | None) -> ItemsOrPairs:
-    """A filter as mecold takes it, of items in `there` alone (None: of all)."""
+def _for_mecold(named: Named, there: Collection[ItemId]) -> ItemsOrPairs:
+    """A filter as mecold takes it, of items in `there` alone."""
     if named.users is None:
-        return [item for item in named.ids if there is None or item in there]
-    pairs = _pairs(named)
-    return pairs if there is None else pairs.filter([item in there for item in named.ids])
-
-
-def _check_filter(name: str, named: Named | None, frame: pl.DataFrame) -> None:
-    """Refuse users of the other type, who would all look as if they were not there."""
-    users = None if named is None else named.users
-    if users is not None and len(users) and frame.height and users.dtype != frame["user_id"].dtype:
-        raise InvalidDataError(
-            f"The user ids of `{name}` are {users.dtype}, those of the histories {frame['user_id'].dtype}. Cast one of them."
-        )
+        return [item for item in named.ids if item in there]
+    return _pairs(named).filter([item in there for item in named.ids])
 
 
 def _seen(frame: pl.DataFrame) -> dict[ItemId, set[ItemId]]:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, TypeAlias, no_type_check
 
 import typer
 
-from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for, scores_table
+from mecold.cli.terminal import AsJson, Files, Renames, Types, err, escaped, explained, scores_table
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import read_frame
 from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.errors import InvalidDataError
@@ -72,6 +71,7 @@ class _Data:
     max_tokens: MaxTokens = None
     text: Text = ()  # type: ignore[assignment]
     column: Renames = ()  # type: ignore[assignment]
+    type_: Types = ()  # type: ignore[assignment]
     on_unknown: Unknown = "raise"
     liked_from: LikedFrom = None
     device: Device = "auto"
@@ -80,15 +80,13 @@ class _Data:
         """Read both frames."""
         if self.interactions is None or self.items is None:
             raise InvalidDataError("--interactions and --items are needed; see mecold evaluate --help.")
-        log, items = read_frame(self.interactions, "interactions"), read_frame(self.items, "items")
-        renames = mapping(list(self.column), log, items, texts=self.text)
+        template = TextTemplate(fields=tuple(self.text) or None)
+        log, items = Files(self.interactions, self.items, list(self.column), list(self.type_), template).read()
         return Dataset.read(
             log, items,
             name=self.interactions.resolve().parent.name,
             encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
-            template=TextTemplate(fields=tuple(self.text) or None),
-            interaction_columns=mapping_for(log, renames, log=True), item_columns=mapping_for(items, renames),
-            on_unknown=self.on_unknown, progress=True, liked_from=self.liked_from,
+            template=template, on_unknown=self.on_unknown, progress=True, liked_from=self.liked_from,
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:

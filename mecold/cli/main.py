@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from mecold.cli.evaluate import app as evaluate_app
-from mecold.cli.terminal import AsJson, Renames, err, escaped, explained, mapping, mapping_for
+from mecold.cli.terminal import AsJson, Files, Renames, Types, err, escaped, explained, renames_of, types_of
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import id_column, read_frame, require
+from mecold.data.frames import INTERACTION_NAMES, as_said, id_column, read_frame, require
 from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.errors import InvalidDataError
@@ -74,6 +74,7 @@ def fit(
     encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
     text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
+    type_: Types = [],  # noqa: B006
     liked_from: Annotated[float | None, typer.Option(help="Ratings below this are dislikes.")] = None,
     index: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
@@ -86,19 +87,16 @@ def fit(
     Example: mecold fit --interactions log.parquet --items items.parquet --out model/
     """
     with explained():
-        mapping(column, texts=text)  # a misspelt option is told before any file is read
         template = TextTemplate(fields=tuple(text) or None)
+        files = Files(interactions, items, column, type_, template)
+        files.check()
         recommender = Recommender(
             TextEncoder(encoder, device=device), config=MetaConfig(liked_from=liked_from), template=template,
             index=index, device=device, rng=seed, progress=not json_,
         )  # fmt: skip
         check_target(out)
-        log, shop = read_frame(interactions, "interactions"), read_frame(items, "items")
-        renames = mapping(column, log, shop, texts=text)
-        report = recommender.fit_meta(
-            log, shop, on_unknown=on_unknown,
-            interaction_columns=mapping_for(log, renames, log=True), item_columns=mapping_for(shop, renames),
-        )  # fmt: skip
+        log, shop = files.read()
+        report = recommender.fit_meta(log, shop, on_unknown=on_unknown)
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
         answer = {
@@ -137,6 +135,7 @@ def recommend(
         int | None, typer.Option(min=1, help="With --groups: at most so many of one; 1 if left out.")
     ] = None,
     column: Renames = [],  # noqa: B006
+    type_: Types = [],  # noqa: B006
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="What to do with unknown items.")] = "raise",
     json_: AsJson = False,
 ) -> None:
@@ -157,9 +156,8 @@ def recommend(
         if history is not None and (items or more):
             raise InvalidDataError("Pass --items for one user or --history for many, not both.")
         recommender = Recommender.load(model)
-        log = None if history is None else read_frame(history, "interactions")
-        files = {"--exclude": exclude, "--among": among, "--groups": groups}
-        renames, (leaving, allowed, grouped) = _rule_frames(files, log, column, recommender)
+        tables = {"interactions": history, "--exclude": exclude, "--among": among, "--groups": groups}
+        log, leaving, allowed, grouped = _tables(tables, column, type_, recommender)
         if log is None:
             user = recommender.adapt_user(_ids([*items, *(more or [])], recommender), on_unknown=on_unknown)
             out_of, only = _for_one(leaving, "--exclude"), _for_one(allowed, "--among")
@@ -169,7 +167,7 @@ def recommend(
             _show_list(recommender, found, json_)
             return
         lists = recommender.recommend_batch(
-            log, k, columns=mapping_for(log, renames, log=True), on_unknown=on_unknown,
+            log, k, on_unknown=on_unknown,
             exclude=() if leaving is None else leaving, among=allowed, diversity=diversity, groups=grouped, per_group=per_group,
         )  # fmt: skip
         _write_or_print(lists, out, json_)
@@ -221,23 +219,22 @@ def _ids(texts: list[str], recommender: Recommender) -> list[ItemId]:
     return [int(text) for text in texts]
 
 
-def _rule_frames(
-    files: dict[str, Path | None], log: pl.DataFrame | None, column: list[str], recommender: Recommender
-) -> tuple[dict[str, str], list[pl.DataFrame | None]]:
-    """What `--column` maps, and the files of the rules under their canonical names, by option."""
-    given = {option: read_frame(path, f"rows of {option}") for option, path in files.items() if path is not None}
-    renames = mapping(column, *([] if log is None else [log]), *given.values())
-    as_strings = recommender.info()["item_ids"] == "strings"
-    found = {option: _rule_frame(frame, option, renames, as_strings) for option, frame in given.items()}
-    return renames, [found.get(option) for option in files]
-
-
-def _rule_frame(frame: pl.DataFrame, option: str, renames: dict[str, str], as_strings: bool) -> pl.DataFrame:
-    """A table of items, its ids as the catalogue has them: in a csv file, those that are all digits look like integers."""
-    frame = read_frame(frame, f"rows of {option}", mapping_for(frame, renames, log=True))
-    require(frame, ["item_id"], f"rows of {option}")
-    digits = frame["item_id"].dtype.is_integer()
-    return frame.with_columns(pl.col("item_id").cast(pl.String)) if as_strings and digits else frame
+def _tables(
+    paths: dict[str, Path | None], column: list[str], type_: list[str], recommender: Recommender
+) -> list[pl.DataFrame | None]:
+    """The histories and the files of the rules under canonical names; item ids of a csv are what the catalogue's are."""
+    files, types = {what: path for what, path in paths.items() if path is not None}, types_of(type_)
+    names = {what: INTERACTION_NAMES if what == "interactions" else ("user_id", "item_id") for what in files}
+    renames = renames_of(column, names or {"interactions": INTERACTION_NAMES}, files)
+    kinds = {"item_id": pl.String if recommender.info()["item_ids"] == "strings" else pl.Int64, **types}
+    found = {}
+    for what, path in files.items():
+        frame = read_frame(path, what, renames[what], names=names[what], ids=kinds)
+        require(frame, ["item_id"], what)
+        found[what] = as_said(frame, types, what)
+        if what == "interactions" and "user_id" in frame.columns and frame.height:
+            kinds = {"user_id": found[what]["user_id"].dtype, **kinds}
+    return [found.get(what) for what in paths]
 
 
 def _for_one(frame: pl.DataFrame | None, option: str) -> list[ItemId] | None:

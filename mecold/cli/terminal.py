@@ -1,18 +1,20 @@
 """What the commands share: consoles, options, and how errors and warnings reach a person."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, TypeAlias
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mecold.data.catalog import USUAL_FIELDS
-from mecold.data.interactions import COLUMNS
-from mecold.errors import InvalidDataError, MecoldError
+from mecold.data.catalog import TextTemplate
+from mecold.data.frames import INTERACTION_NAMES, as_said, column_names, read_frame
+from mecold.errors import InvalidDataError, MecoldError, few
 from mecold.evaluation.report.records import Findings
 
 out, err = Console(), Console(stderr=True)
@@ -20,6 +22,10 @@ out, err = Console(), Console(stderr=True)
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Renames: TypeAlias = Annotated[
     list[str], typer.Option("--column", help="Map a column, e.g. --column user_id=customer. Repeatable.")
+]
+Types: TypeAlias = Annotated[
+    list[str],
+    typer.Option("--type", help="Type of a column of ids, e.g. --type item_id=text (or integer). Repeatable."),
 ]
 
 
@@ -43,39 +49,96 @@ def escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def mapping(renames: list[str], *frames: pl.DataFrame, texts: Sequence[str] = ()) -> dict[str, str]:
-    """Canonical name -> the caller's name, from `--column` options.
+def renames_of(
+    column: list[str], names: Mapping[str, Sequence[str]], files: Mapping[str, Path] | None = None
+) -> dict[str, dict[str, str]]:
+    """Canonical name -> the caller's name for each of some files, from `--column` options: of columns that it has.
 
     Args:
-        renames: the options.
-        frames: what was read; empty before anything is.
-        texts: names of text columns beside the usual ones.
+        column: the options.
+        names: canonical names, by kind of file.
+        files: paths, by kind of file; None before any is looked at.
 
     Raises:
-        InvalidDataError: if an option is no NAME=YOURS, NAME is none that is read, or none of the frames has YOURS.
+        InvalidDataError: if an option is no NAME=YOURS, its name is canonical for no file, or no file has such a column.
     """
-    pairs = [rename.partition("=") for rename in renames]
-    wrong = [name + sep for name, sep, theirs in pairs if not (name and theirs)]
-    if wrong:
-        raise InvalidDataError(f"--column takes NAME=YOURS, such as user_id=customer; not {wrong}.")
-    known = dict.fromkeys([*COLUMNS, *USUAL_FIELDS, *texts])
-    odd = [name for name, _, _ in pairs if name not in known]
-    if odd:
-        raise InvalidDataError(f"--column takes NAME=YOURS with NAME one of {', '.join(known)}; not {', '.join(odd)}.")
-    there = {name for frame in frames for name in frame.columns}
-    nowhere = [f"{ours}={theirs}" for ours, _, theirs in pairs if frames and theirs not in there]
-    if nowhere:
-        raise InvalidDataError(f"--column {nowhere}: neither file has such a column.")
-    return {ours: theirs for ours, _, theirs in pairs}
-
-
-def mapping_for(frame: pl.DataFrame, renames: dict[str, str], *, log: bool = False) -> dict[str, str]:
-    """The part of a mapping that is for a frame of items, or for a log: whose columns it has, and whose names it reads."""
-    return {
-        ours: theirs
-        for ours, theirs in renames.items()
-        if theirs in frame.columns and (ours == "item_id" or (ours in COLUMNS) == log)
+    known = tuple(dict.fromkeys(name for some in names.values() for name in some))
+    renames = _pairs("--column", "NAME=YOURS, such as user_id=customer", column, known)
+    there = {what: column_names(path, what) for what, path in (files or {}).items()}
+    found = {
+        what: {ours: theirs for ours, theirs in renames.items() if theirs in columns and ours in names[what]}
+        for what, columns in there.items()
     }
+    nowhere = [f"{ours}={theirs}" for ours, theirs in renames.items() if not any(ours in one for one in found.values())]
+    if files is not None and nowhere:
+        raise InvalidDataError(f"--column {nowhere}: no file has such a column.")
+    return found
+
+
+def types_of(types: list[str]) -> dict[str, Any]:
+    """Column of ids -> its type, from `--type` options.
+
+    Raises:
+        InvalidDataError: if an option is no NAME=text or NAME=integer, or its name is no column of ids.
+    """
+    form = "NAME=text or NAME=integer, such as item_id=text"
+    pairs = _pairs("--type", form, types, ("user_id", "item_id"))
+    kinds = {"text": pl.String, "integer": pl.Int64}
+    if wrong := [f"{name}={kind}" for name, kind in pairs.items() if kind not in kinds]:
+        raise InvalidDataError(f"--type takes {form}; not {wrong}.")
+    return {name: kinds[kind] for name, kind in pairs.items()}
+
+
+def _pairs(option: str, form: str, given: list[str], names: Sequence[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    if wrong := [name + sep for name, sep, value in pairs if not (name and value)]:
+        raise InvalidDataError(f"{option} takes {form}; not {wrong}.")
+    if unknown := [name for name, _, _ in pairs if name not in names]:
+        raise InvalidDataError(f"{option} {few(unknown)}: there is no such name. It takes {few(names, 30)}.")
+    return {name: value for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Files:
+    """A log and its items, with what the command line says of them.
+
+    Args:
+        log: path of the interactions.
+        items: path of the items.
+        columns: the `--column` options.
+        types: the `--type` options.
+        template: which columns make the text; their names may be mapped to as well.
+    """
+
+    log: Path
+    items: Path
+    columns: list[str]
+    types: list[str]
+    template: TextTemplate
+
+    @property
+    def names(self) -> dict[str, Sequence[str]]:
+        """Canonical names, by kind of file."""
+        return {"interactions": INTERACTION_NAMES, "items": self.template.names}
+
+    def check(self) -> None:
+        """Refuse a misspelt option before any file is read."""
+        renames_of(self.columns, self.names)
+        types_of(self.types)
+
+    def read(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Both frames under canonical names; item ids of a csv log are what those of the items are.
+
+        Raises:
+            InvalidDataError: if a mapped column is in neither file, or a type does not fit.
+        """
+        types = types_of(self.types)
+        renames = renames_of(self.columns, self.names, {"interactions": self.log, "items": self.items})
+        items = read_frame(self.items, "items", renames["items"], names=self.template.names, ids=types)
+        items = as_said(items, types, "items")
+        kinds = {"item_id": items["item_id"].dtype, **types} if "item_id" in items.columns else types
+        log = read_frame(self.log, "interactions", renames["interactions"], names=INTERACTION_NAMES, ids=kinds)
+        return as_said(log, types, "interactions"), items
 
 
 def scores_table(found: Findings, *, with_costs: bool = True) -> Table:

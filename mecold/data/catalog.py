@@ -4,7 +4,7 @@ A catalogue is never changed in place: `extended` returns a new one, so that a r
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int64
 
-from mecold.data.frames import Columns, FrameLike, id_column, only_known, read_frame, require
+from mecold.data.delimited import holds_words, not_integers
+from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require, told_columns
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
@@ -28,7 +29,8 @@ class TextTemplate:
     """How an item's columns become its text.
 
     Args:
-        fields: columns in order; None takes those of `USUAL_FIELDS` that are there, or else every string column.
+        fields: columns in order; None takes those of `USUAL_FIELDS` that are there, or else every string column that
+            holds more than numbers and times.
         separator: what stands between two fields; empty fields are left out, separator and all.
         max_chars: each field is cut at this many characters (the encoder reads a few hundred tokens at most).
     """
@@ -52,13 +54,18 @@ class TextTemplate:
             require(frame, self.fields, "items")
             return self.fields
         usual = tuple(name for name in USUAL_FIELDS if name in frame.columns)
-        strings = tuple(n for n, t in frame.schema.items() if t in _TEXTUAL and n != "item_id")
+        strings = () if usual else tuple(n for n in frame.columns if n != "item_id" and _in_words(frame[n]))
         if not (usual or strings):
             raise InvalidDataError(
                 f"The items have no text column among {few(frame.columns, 20)}. Name the columns that describe an item "
                 "with TextTemplate(fields=(...)), or map one: columns={'title': <your column>}."
             )
         return usual or strings
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The canonical names of items."""
+        return tuple(dict.fromkeys(("item_id", *USUAL_FIELDS, *(self.fields or ()))))
 
     def render(self, frame: pl.DataFrame) -> tuple[list[str], int]:
         """One text per row, and how many rows had a field cut."""
@@ -73,6 +80,37 @@ class TextTemplate:
         )
         cut_rows = int(cleaned.select(cut.alias("cut"))["cut"].sum())
         return cleaned.select(short).select(text.alias("text"))["text"].to_list(), cut_rows
+
+
+def plain_ids(ids: object, name: str) -> list[ItemId]:
+    """Ids as a list of plain strings or plain integers, not both.
+
+    Args:
+        ids: what a caller handed in.
+        name: of the argument, in messages.
+
+    Raises:
+        InvalidDataError: if this is one bare id, which would be read letter by letter, a table, a mapping, or holds anything
+            else than ids of one type.
+    """
+    if isinstance(ids, str | bytes):
+        raise InvalidDataError(f"{name}={ids[:40]!r} is one text; pass a list of ids.")
+    if not isinstance(ids, Iterable) or isinstance(ids, Mapping) or hasattr(ids, "columns"):
+        shown = repr(ids) if ids is None or isinstance(ids, int | float) else f"a {type(ids).__name__}"
+        raise InvalidDataError(
+            f"{name}={shown} is no list of ids; pass one, such as frame['item_id'], or leave it out."
+        )
+    found = [one.item() if isinstance(one, np.generic) else one for one in ids]
+    kinds = set(map(type, found))
+    if kinds <= {str} or kinds <= {int}:
+        return found
+    other = [one for one in found if type(one) not in (str, int)]
+    what = f"{str(other[0])[:60]!r} of type {type(other[0]).__name__}" if other else "strings and integers mixed"
+    raise InvalidDataError(f"`{name}` must hold ids, strings or integers of one type; it has {what}.")
+
+
+def _in_words(column: pl.Series) -> bool:
+    return column.dtype in _TEXTUAL and holds_words(column.cast(pl.String))
 
 
 def _clean(column: pl.Series) -> pl.Series:
@@ -115,7 +153,11 @@ class Catalog:
 
     @classmethod
     def read(
-        cls, source: FrameLike, *, template: TextTemplate | None = None, columns: Columns | None = None
+        cls,
+        source: FrameLike,
+        *,
+        template: TextTemplate | None = None,
+        columns: Columns | None = None,
     ) -> "Catalog":
         """Read and check items.
 
@@ -125,18 +167,17 @@ class Catalog:
             columns: canonical name -> the caller's name.
 
         Raises:
-            InvalidDataError: on an empty frame, missing ids, or ids that stand twice with different texts.
+            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, or ids that stand
+                twice with different texts.
 
         Warns:
             DataWarning: counts of identical duplicates, of cut texts and of items without any text.
         """
-        asked = () if template is None or template.fields is None else template.fields
-        only_known(columns, list(dict.fromkeys(["item_id", *asked, *USUAL_FIELDS])), "items")
-        frame = read_frame(source, "items", columns)
+        template = template or TextTemplate()
+        frame = read_frame(source, "items", columns, names=template.names)
         require(frame, ["item_id"], "items")
         if frame.is_empty():
             raise InvalidDataError("The items are empty: there is nothing to recommend.")
-        template = template or TextTemplate()
         texts, cut = template.render(frame)
         table = pl.DataFrame({"item_id": id_column(frame["item_id"], "item_id of the items"), "text": texts})
         distinct = table.unique(maintain_order=True)
@@ -155,9 +196,9 @@ class Catalog:
             notes.append(f"{empty:,} items have no text: they are found by their interactions only")
         if notes:
             warnings.warn("Items: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
-        return replace(
-            cls.of(distinct["item_id"], distinct["text"].to_list()), notes=tuple(notes), fields=template.columns(frame)
-        )
+        fields = template.columns(frame)
+        notes.append(told_columns("Items", frame, {"item_id": table["item_id"].dtype, **dict.fromkeys(fields, "text")}))
+        return replace(cls.of(distinct["item_id"], distinct["text"].to_list()), notes=tuple(notes), fields=fields)
 
     @classmethod
     def of(cls, ids: pl.Series, texts: Sequence[str]) -> "Catalog":
@@ -227,9 +268,29 @@ class Catalog:
             InvalidDataError: if these are strings where the catalogue has integers, or the reverse.
         """
         if len(ids) and ids.dtype != self.dtype:
+            odd = f" ({not_integers(ids)})" if ids.dtype == pl.String else ""
             raise InvalidDataError(
-                f"The item ids of the {what} are {ids.dtype}, those of the items {self.dtype}. Cast one of them."
+                f"The item ids of the {what} are {ids.dtype}, those of the items {self.dtype}{odd}. Cast one of them; on the "
+                "command line: --type item_id=text."
             )
+
+    def checked(self, ids: object, name: str) -> list[ItemId]:
+        """Ids out of a list, a set, an array or a series as plain Python, all of the catalogue's type; known or not.
+
+        Args:
+            ids: what a caller handed in.
+            name: of the argument, in messages.
+
+        Raises:
+            InvalidDataError: if this is no list of ids, or some are of another type, which would match nothing.
+        """
+        found = plain_ids(ids, name)
+        if found and isinstance(found[0], str) != self.strings:
+            kind = "strings" if isinstance(found[0], str) else "integers"
+            raise InvalidDataError(
+                f"`{name}` has ids that are {kind}, such as {found[0]!r}; the catalogue's are {self.kind}. Convert them."
+            )
+        return found
 
     def find(self, ids: pl.Series, what: str) -> pl.Series:
         """Row of each id as a series named "row"; -1 where unknown.

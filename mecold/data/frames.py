@@ -3,13 +3,15 @@
 The one place that knows about pandas, arrow, files and column names. It judges columns, not their meaning.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import narwhals as nw
 import polars as pl
 
+from mecold.data.delimited import guessed, id_from_text, not_integers, number_from_text, read_csv, unreadable
 from mecold.errors import InvalidDataError, few
 
 FrameLike: TypeAlias = Any
@@ -18,21 +20,40 @@ FrameLike: TypeAlias = Any
 Columns: TypeAlias = Mapping[str, str]
 """Canonical column name -> the caller's column name, for those that differ."""
 
+INTERACTION_NUMBERS = ("timestamp", "position", "rating", "weight", "label")
+INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS)
+"""The canonical names of interactions."""
+
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
-def read_frame(source: FrameLike, what: str, columns: Columns | None = None) -> pl.DataFrame:
+def read_frame(
+    source: FrameLike,
+    what: str,
+    columns: Columns | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    ids: Mapping[str, Any] | None = None,
+) -> pl.DataFrame:
     """The source as a polars frame, the mapped columns under their canonical names.
+
+    Of a csv file, ids become text or integers, numbers and times what they are, and other columns stay text.
 
     Args:
         source: a frame or a path.
         what: the frame's name in messages, such as `"interactions"`.
         columns: canonical name -> the caller's name.
+        names: the canonical names of such a frame; where None any may be mapped to, and all columns of a csv are typed.
+        ids: column of ids -> `pl.String` or `pl.Int64`, what those of a csv become as far as nothing is lost; by their own
+            values where this does not say.
 
     Raises:
-        InvalidDataError: if the source is of no known kind, a mapped column is missing, or a file cannot be read.
+        InvalidDataError: if the source is of no known kind, a mapped column is missing, `columns` maps what is no canonical
+            name, or a file cannot be read.
     """
-    frame = _read_path(Path(source), what) if isinstance(source, str | Path) else _to_polars(source, what)
+    check_names(columns or {}, names, what)
+    path = Path(source) if isinstance(source, str | Path) else None
+    frame = _to_polars(source, what) if path is None else _read_path(path, what)
     renames = {theirs: ours for ours, theirs in (columns or {}).items() if theirs != ours}
     missing = [theirs for theirs in renames if theirs not in frame.columns]
     if missing:
@@ -40,55 +61,110 @@ def read_frame(source: FrameLike, what: str, columns: Columns | None = None) -> 
             f"The {what} have no column {few(missing)}, which `columns` maps; they have {few(frame.columns, 20)}."
         )
     hidden = [ours for ours in renames.values() if ours in frame.columns and ours not in renames]
-    return frame.drop(hidden).rename(renames)
+    frame = frame.drop(hidden).rename(renames)
+    return frame if path is None or path.suffix.lower() != ".csv" else _typed(frame, names, ids or {})
 
 
-def _read_path(path: Path, what: str) -> pl.DataFrame:
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": _read_csv}
+def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> None:
+    """Check that a mapping maps canonical names, each to a column of its own.
+
+    Raises:
+        InvalidDataError: naming those that are none, and all that are.
+    """
+    unknown = [f"{ours}={theirs}" for ours, theirs in columns.items() if names is not None and ours not in names]
+    if unknown:
+        raise InvalidDataError(
+            f"{few(unknown)}: the {what} know no such name. A mapping is canonical name to your column; canonical are "
+            f"{few(names or (), 30)}."
+        )
+    theirs = list(columns.values())
+    if twice := sorted({name for name in theirs if theirs.count(name) > 1}):
+        raise InvalidDataError(f"`columns` maps two names of the {what} to {few(twice)}. Map one, or copy the column.")
+
+
+def _typed(frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, Any]) -> pl.DataFrame:
+    """A frame of text with types where they are needed."""
+
+    def of(name: str, column: pl.Series) -> pl.Series:
+        if name in ids or (names is not None and name in names and name.endswith("_id")):
+            return id_from_text(column, ids.get(name))
+        if names is None:
+            return guessed(column)
+        return number_from_text(column) if name in names and name in INTERACTION_NUMBERS else column
+
+    return frame.with_columns([of(name, frame[name]).alias(name) for name in frame.columns])
+
+
+def as_said(frame: pl.DataFrame, types: Mapping[str, Any], what: str) -> pl.DataFrame:
+    """The frame with columns of ids of the types that somebody said.
+
+    Args:
+        frame: read with `ids=types`.
+        types: column of ids -> `pl.String` or `pl.Int64`.
+        what: the frame's name in messages.
+
+    Raises:
+        InvalidDataError: if text that is no integer is to be one, with counts.
+    """
+    for name, kind in types.items():
+        if name not in frame.columns:
+            continue
+        column = id_column(frame[name], f"{name} of the {what}")
+        whole = id_from_text(column, pl.Int64) if kind == pl.Int64 and column.dtype == pl.String else column.cast(kind)
+        if whole.dtype != kind:
+            raise InvalidDataError(f"{name} of the {what} is to be integer: {not_integers(column)}.")
+        frame = frame.with_columns(whole.alias(name))
+    return frame
+
+
+def check_path(path: Path, what: str) -> Callable[[Path], pl.DataFrame]:
+    """What reads such a file.
+
+    Raises:
+        InvalidDataError: if it is of no known kind, or not there.
+    """
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": read_csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidDataError(f"Cannot read the {what} from '{path}': the name must end in .parquet or .csv.")
     if not path.is_file():
         raise InvalidDataError(f"There is no file '{path}' to read the {what} from.")
-    try:
+    return reader
+
+
+def column_names(path: Path, what: str) -> list[str]:
+    """The columns of a file as they are called there; of it no more is read.
+
+    Raises:
+        InvalidDataError: if it is of no known kind, not there, or cannot be read.
+    """
+    reader = check_path(path, what)
+    with _told(path, what):
+        return list(pl.read_parquet_schema(path)) if reader is pl.read_parquet else read_csv(path, rows=0).columns
+
+
+def _read_path(path: Path, what: str) -> pl.DataFrame:
+    reader = check_path(path, what)
+    with _told(path, what):
         return reader(path)
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InvalidDataError(f"Cannot read the {what} from '{path}': {error}") from error
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    """A csv file, its column types settled by all of their values: `007` stays the string it is."""
-    frame = pl.read_csv(path, infer_schema=False)
-    return frame.with_columns([_typed(column) for column in frame.get_columns()])
-
-
-def _typed(column: pl.Series) -> pl.Series:
-    values = column.drop_nulls()
-    if values.is_empty():
-        return column.cast(pl.Null)
-    if values.str.contains(r"^(0|-?[1-9][0-9]{0,17})$").all():
-        return column.cast(pl.Int64)
-    if values.str.contains(r"^-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?$").all():
-        return column.cast(pl.Float64)
-    if values.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|$)").all():
-        return column.str.to_datetime()
-    return column
-
-
 def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
-    if isinstance(source, pl.LazyFrame):
-        return source.collect()
     if isinstance(source, pl.DataFrame):
         return source
     try:
-        known = nw.from_native(source, eager_only=True)
-    except TypeError as error:
-        raise InvalidDataError(
-            f"The {what} are a {type(source).__name__}; pass a polars, pandas or arrow table, or a path to a "
-            ".parquet or .csv file."
-        ) from error
-    try:
-        frame: pl.DataFrame = known.to_polars()
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        known = nw.from_native(source, eager_only=True, pass_through=True)
+        frame: pl.DataFrame | None = known.to_polars() if isinstance(known, nw.DataFrame) else None
     except ImportError as error:
         raise InvalidDataError(
             f"To read the {what} from pandas, pyarrow must be there: pip install pyarrow."
@@ -96,22 +172,14 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
     except Exception as error:  # whatever kind the library behind raises, e.g. on a column of mixed Python objects
         raise InvalidDataError(
             f"The {what} cannot be converted: {error}. A column that mixes types (strings and integers, say) must be "
-            "made one type first."
+            "made one type first, and no name may stand twice."
         ) from error
-    return frame
-
-
-def only_known(columns: Columns | None, known: Sequence[str], what: str) -> None:
-    """Refuse a mapping to names that nobody reads.
-
-    Raises:
-        InvalidDataError: naming them, and the names there are.
-    """
-    odd = [f"{ours}={theirs}" for ours, theirs in (columns or {}).items() if ours not in known]
-    if odd:
+    if frame is None:
         raise InvalidDataError(
-            f"The mapping of the {what} has {few(odd)}; it maps canonical names to yours, and the names are {', '.join(known)}."
+            f"The {what} are a {type(source).__name__}; pass a polars, pandas or arrow table, or a path to a "
+            ".parquet or .csv file."
         )
+    return frame
 
 
 def require(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:
@@ -123,14 +191,16 @@ def require(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:
     missing = [name for name in names if name not in frame.columns]
     if missing:
         mapping = ", ".join(f"{name!r}: <your column>" for name in missing)
+        glued = any(mark in name for name in frame.columns for mark in ";\t")
+        hint = " (Does something else than a comma separate them? Save the csv with commas.)" if glued else ""
         raise InvalidDataError(
-            f"The {what} need the column {few(missing)}; they have {few(frame.columns, 20)}. "
+            f"The {what} need the column {few(missing)}; they have {few(frame.columns, 20)}.{hint} "
             f"Rename it, or map it with columns={{{mapping}}}."
         )
 
 
 def id_column(column: pl.Series, what: str) -> pl.Series:
-    """The ids as String or Int64, none of them missing.
+    """The ids as String or Int64, none of them missing; an empty text is missing too.
 
     Args:
         column: the caller's ids.
@@ -146,7 +216,13 @@ def id_column(column: pl.Series, what: str) -> pl.Series:
             f"{missing:,} of {len(column):,} values of {what} are missing (rows {few(rows)}). Fill or drop them first."
         )
     if column.dtype in (pl.Categorical, pl.Enum, pl.String) or column.dtype == pl.Null:
-        return column.cast(pl.String)
+        text = column.cast(pl.String)
+        if empty := (text == "").arg_true().to_list():
+            raise InvalidDataError(
+                f"{len(empty):,} of {len(text):,} values of {what} are empty, which is nobody's id (rows {few(empty)}). "
+                "Fill or drop them first: each guest one id, say, or frame.filter(pl.col(...) != '')."
+            )
+        return text
     if column.dtype not in _INTEGERS:
         raise InvalidDataError(f"{what} holds {column.dtype}; ids are strings or integers. Cast the column first.")
     if column.dtype == pl.UInt64 and len(column) and int(column.max()) >= 2**63:  # type: ignore[arg-type]
@@ -169,7 +245,11 @@ def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None
     if column.dtype in (pl.Date, pl.Datetime):
         column = column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
     elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-        raise InvalidDataError(f"{name} of the {what} holds {column.dtype}; it must be numeric (or a date for a time).")
+        shown = f" ({few(unreadable(column))})" if column.dtype == pl.String else ""
+        raise InvalidDataError(
+            f"{name} of the {what} holds {column.dtype}{shown}; it must be numeric (or a date for a time: of type Date or "
+            "Datetime, in a csv 2024-01-31 or 2024-01-31 23:59:59 UTC)."
+        )
     column = column.cast(pl.Float64)
     bad = ~column.is_finite().fill_null(value=False)
     if bad.all():
@@ -180,3 +260,17 @@ def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None
             f"(rows {few(bad.arg_true().to_list())}). Fill them, drop those rows, or leave out the whole column."
         )
     return column
+
+
+def told_columns(what: str, frame: pl.DataFrame, used: Mapping[str, Any]) -> str:
+    """Which columns are read, as what, and which are left aside: one line for the notes of a fit.
+
+    Args:
+        what: the frame's name.
+        frame: the frame under canonical names.
+        used: column -> what it was read as: a type, or words.
+    """
+    words = {pl.String: "text", pl.Int64: "integers", pl.Float64: "numbers"}
+    read = ", ".join(f"{name} ({words.get(kind, kind)})" for name, kind in used.items())
+    aside = [name for name in frame.columns if name not in used]
+    return f"{what}: read {read}; left aside: {few(aside, 12) if aside else 'nothing'}."

@@ -14,18 +14,23 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
-from mecold.data.frames import Columns, FrameLike, id_column, number_column, only_known, read_frame, require
+from mecold.data.frames import (
+    INTERACTION_NAMES,
+    INTERACTION_NUMBERS,
+    Columns,
+    FrameLike,
+    id_column,
+    number_column,
+    read_frame,
+    require,
+)
 from mecold.data.histories import Histories
+from mecold.data.remarks import ORDERS, busiest_user, columns_read, scale_of, tell_of_times, users_like_none
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
-COLUMNS = ("user_id", "item_id", "timestamp", "position", "rating", "weight", "label")
-"""What a log may hold, by canonical name."""
-
-_LIKE_TIMES = ("time", "ts", "date", "datetime", "timestamp", "event_time", "created_at", "order", "step")
-_ORDERS: tuple[Order, ...] = ("timestamp", "position")  # columns that order a history, the best first
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Interactions:
         labels: 1 liked, -1 disliked, 0 seen without opinion, anything between; None where there is no such column.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
         order: what the histories are ordered by.
-        notes: what was set aside while reading, with counts.
+        notes: what was set aside while reading, with counts; which columns were read; what looks odd.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
 
@@ -79,15 +84,16 @@ class Interactions:
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
 
         Raises:
-            InvalidDataError: on an empty frame, missing ids, half-filled numbers, weights that are not positive, labels beyond 1.
+            InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
+                weights that are not positive, labels beyond 1.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
 
         Warns:
-            DataWarning: counts of repeats and unknown items that were set aside.
+            DataWarning: counts of repeats and unknown items that were set aside, and of user ids such as "nan".
         """
-        only_known(columns, COLUMNS, "interactions")
-        frame = read_frame(source, "interactions", columns)
-        _tell_of_times(frame)
+        kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
+        frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds)
+        tell_of_times(frame)
         require(frame, ["user_id", "item_id"], "interactions")
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
@@ -100,10 +106,12 @@ class Interactions:
         kept = _ordered(log).unique(["user_id", "row"], keep="first", maintain_order=True)
         if kept.height < log.height:
             notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; the first counts")
+        notes += users_like_none(everyone["user_id"])
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
         unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
+        notes += [columns_read(frame, kept), *busiest_user(everyone["user_id"])]
         return _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
 
     def __len__(self) -> int:
@@ -147,12 +155,12 @@ class Interactions:
 
     def unread_ratings(self, liked_from: float | None) -> str | None:
         """What is lost where ratings differ and nothing says which of them are likings, in a sentence; else None."""
-        if liked_from is not None or self.labels is not None or self.ratings is None or not len(self.ratings):
+        if self.ratings is None or self.labels is not None or liked_from is not None:
             return None
         values = np.unique(self.ratings)
         if len(values) < 2:
             return None
-        name, mark = _scale_of(values)
+        name, mark = scale_of(values)
         return f"{name} are not read: every interaction counts as a liking. Pass MetaConfig(liked_from={mark:g})."
 
     def histories(
@@ -193,24 +201,8 @@ class Interactions:
         )
 
 
-def _tell_of_times(frame: pl.DataFrame) -> None:
-    """Warn where nothing orders the histories, but a column looks as if it could."""
-    if any(name in frame.columns for name in _ORDERS):
-        return
-    alike = [name for name in frame.columns if name.lower() in _LIKE_TIMES]
-    if alike:
-        warnings.warn(
-            f"Interactions: no `timestamp` and no `position`, so that histories are shuffled; {few(alike)} looks like one. "
-            f"Map it: interaction_columns={{'timestamp': {alike[0]!r}}} or --column timestamp={alike[0]}.",
-            DataWarning, stacklevel=4,
-        )  # fmt: skip
-
-
 def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
-    numbers = {
-        name: number_column(frame, name, "interactions")
-        for name in ("timestamp", "position", "rating", "weight", "label")
-    }
+    numbers = {name: number_column(frame, name, "interactions") for name in INTERACTION_NUMBERS}
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
         bad = (weight <= 0).arg_true()
@@ -229,17 +221,6 @@ def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
 
 
-def _scale_of(ratings: Float32[np.ndarray, " distinct"]) -> tuple[str, float]:
-    """A rating scale in words, and from where on it usually says that something was liked."""
-    low, high, steps = float(ratings[0]), float(ratings[-1]), set(np.unique(np.mod(ratings, 1)).tolist())
-    if len(ratings) == 2 and (low, high) in ((-1.0, 1.0), (0.0, 1.0)):
-        return f"Thumbs ({low:g} and {high:g} in `rating`)", 1.0
-    size = "half stars" if steps == {0.0, 0.5} else "whole numbers" if steps == {0.0} else "numbers"
-    top = 5.0 if low >= 0 and 1 < high <= 5 else 10.0 if low >= 0 and 5 < high <= 10 else high
-    mark = {5.0: 4.0, 10.0: 7.0}.get(top, float(np.median(ratings)))
-    return f"Ratings from {low:g} to {high:g} ({size})", mark
-
-
 def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> tuple[pl.Series, list[str]]:
     rows = catalog.find(log["item_id"], "interactions")
     unknown = log["item_id"].filter(rows < 0)
@@ -255,7 +236,7 @@ def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> t
 
 
 def _ordered(log: pl.DataFrame) -> pl.DataFrame:
-    for name in _ORDERS:
+    for name in ORDERS:
         if name in log.columns:
             return log.sort(["user_id", name], maintain_order=True)
     pairs = zip(log["user_id"], log["item_id"], strict=True)
@@ -273,7 +254,7 @@ def _grouped(
         .join(found, on="user_id", how="left", maintain_order="left")
         .with_columns(pl.col("len").fill_null(0).cast(pl.Int64))
     )
-    order: Order = next((name for name in _ORDERS if name in log.columns), "shuffle")
+    order: Order = next((name for name in ORDERS if name in log.columns), "shuffle")
     return Interactions(
         users=sizes["user_id"],
         offsets=np.concatenate([[0], sizes["len"].to_numpy().cumsum()]).astype(np.int64),

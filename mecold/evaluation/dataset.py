@@ -80,7 +80,7 @@ class Dataset:
         if name is None:
             is_path = isinstance(interactions, str | Path)
             name = Path(interactions).resolve().parent.name if is_path else "dataset"
-        table = read_frame(items, "items", item_columns)
+        table = read_frame(items, "items", item_columns, names=(template or TextTemplate()).names)
         catalog = Catalog.read(table, template=template)
         log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
         table = table.unique("item_id", keep="first", maintain_order=True)
