@@ -20,7 +20,8 @@ from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
-from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
+from mecold.encode.unread import warn_unread
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
@@ -36,6 +37,8 @@ from mecold.space.space import ItemSpace, UserVectors, newcomers, with_text
 from mecold.space.statistics import Kept
 from mecold.store import load_model, save_model
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
+
+_SAMPLE = 256  # items whose vectors are looked at when vectors of the caller's own are to be added
 
 
 class Recommender:
@@ -113,10 +116,13 @@ class Recommender:
             InvalidDataError: on frames that cannot be used.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
             EncoderError: if the encoder cannot be found or has no vector for a text.
+
+        Warns:
+            DataWarning: what was set aside in the frames, and how many items have a text that the encoder cannot read.
         """
         catalog = Catalog.read(items, template=self.template, columns=item_columns)
         log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
-        vectors = self._encode(catalog.texts)
+        vectors = self._encode(catalog)
         recorder = Recorder(trackers=trackers, progress=self.progress)
         found = fit(log, catalog, vectors, self.config, factors=factors, rng=self._rng, recorder=recorder)
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
@@ -364,7 +370,7 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            self._check_encoder(model)
+            self._check_encoder(model, shelf)
             new = self._described(shelf, items, columns)
             there = [item for item in new.ids.to_list() if item in shelf.catalog]
             if there:
@@ -383,7 +389,7 @@ class Recommender:
         """
         with self._lock:
             model, shelf = self._ready()
-            self._check_encoder(model)
+            self._check_encoder(model, shelf)
             self._state = (model, self._updated(model, shelf, self._described(shelf, items, columns)))
 
     def remove_items(self, ids: Iterable[ItemId]) -> None:
@@ -508,7 +514,7 @@ class Recommender:
         made._state = content.place(made._device)
         made._statistics = content.statistics
         if encoder is not None:
-            made._check_encoder(content.model)
+            made._check_encoder(*made._ready())
         return made
 
     def text_of(self, item: ItemId) -> str:
@@ -547,16 +553,34 @@ class Recommender:
             self._encoder = TextEncoder(device=str(self._device))
         return self._encoder
 
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        vectors = encode_or_zero(self._known_encoder(), texts, progress=self.progress)
+    def _encode(self, items: Catalog, stacklevel: int = 3) -> Tensor:
+        encoder = self._known_encoder()
+        warn_unread(encoder, items.ids, items.texts, stacklevel=stacklevel)
+        vectors = encode_or_zero(encoder, items.texts, progress=self.progress)
         return torch.from_numpy(vectors).to(self._device)
 
-    def _check_encoder(self, model: Model) -> None:
-        mine = self._known_encoder().fingerprint
+    def _check_encoder(self, model: Model, shelf: Shelf) -> None:
+        encoder = self._known_encoder()
+        mine = encoder.fingerprint
+        if mine == model.encoder and isinstance(encoder, PrecomputedEncoder):
+            self._check_vectors(model, shelf, encoder)
         if mine != model.encoder:
             raise EncoderError(
                 f"The model was fitted with the encoder {model.encoder!r}, this one is {mine!r}: their vectors do not "
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
+            )
+
+    def _check_vectors(self, model: Model, shelf: Shelf, encoder: PrecomputedEncoder) -> None:
+        """Refuse vectors of which some differ from those that the model was fitted with, by a sample of what both have."""
+        live = np.flatnonzero(~shelf.catalog.gone)
+        some = live[:: max(1, len(live) // _SAMPLE)].tolist()
+        rows = [row for row in some if shelf.catalog.text_of(row) in encoder.vectors]
+        made = torch.from_numpy(encoder.encode([shelf.catalog.text_of(row) for row in rows])).to(self._device)
+        held = shelf.space.text_of(torch.tensor(rows, dtype=torch.long, device=self._device))
+        if not torch.allclose(model.basis.text(made), held, atol=1e-3 * float(held.abs().max()) if rows else 1.0):
+            raise EncoderError(
+                f"Texts of the catalogue have other vectors in the encoder {encoder.name!r} than they had in the fit: the two "
+                "do not mix. Pass the vectors it was fitted with, and new texts with vectors of the same origin."
             )
 
     def _described(self, shelf: Shelf, items: FrameLike, columns: Columns | None) -> Catalog:
@@ -568,7 +592,7 @@ class Recommender:
     def _untouched(self, model: Model, shelf: Shelf, new: Catalog) -> ItemSpace:
         """Rows of items as if nobody had touched them."""
         with torch.no_grad():
-            text = model.basis.text(self._encode(new.texts))
+            text = model.basis.text(self._encode(new, stacklevel=5))
             return newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
 
     def _added(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
@@ -583,7 +607,7 @@ class Recommender:
     def _with_texts(self, model: Model, shelf: Shelf, feed: Catalog, difference: Difference) -> Shelf:
         """The shelf with the feed's changed texts and new items."""
         if difference.changed.any() or difference.new.any():
-            self._check_encoder(model)
+            self._check_encoder(model, shelf)
         if difference.changed.any():
             shelf = self._updated(model, shelf, feed.taken(difference.changed))
         if difference.new.any():

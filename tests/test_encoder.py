@@ -1,17 +1,21 @@
 """The encoder: real weights, an independent implementation, and a cache that survives crashes and company."""
 
+import copy
 import json
 import multiprocessing
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from mecold import DataWarning, EncoderError, InvalidDataError, PrecomputedEncoder, TextEncoder
+from mecold import Catalog, DataWarning, EncoderError, InvalidDataError, PrecomputedEncoder, Recommender, TextEncoder
 from mecold.encode.cache import VectorCache
 from mecold.encode.model_folder import find_model
+from mecold.shop import make_shop
+from tests.conftest import SMALL
 
 TEXTS = ["gel pen", "a very long text " * 200, "", "🙂 emoji", "gel pen", "Stift", "tent\x00with control"]
 
@@ -223,3 +227,63 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_vectors_are_made_withou
     expected = TextEncoder(cache=None, device="cpu").encode(["gel pen", "tent"])
     for vectors in (found, blocked.encode(["gel pen", "tent"]), full.encode(["gel pen", "tent"])):
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+READ = [
+    "Gel pen, 0.7 mm", "XR-500µ / Ω-meter 12 × 30 cm", "1234", "12 🙂", "Lamp 🎁🙂 ✨ 🎉", "Crème brûlée Straße", "№ 5", "™ ® ½",
+    "Привет мир", "Ελληνικά", "مصباح", "שלום", "☆☆☆☆☆ 4,5", "https://example.com/" + "a-b/" * 40, "", "โคมไฟ model X-200",
+    "A table lamp. โคมไฟ",
+]  # fmt: skip
+UNREAD = ["โคมไฟ", "โคมไฟ - 12 × 30", "የጠረጴዛ መብራት", "ចង្កៀង", "🙂", "🎁 🎉", "電氣檯燈 X", "a" * 500]
+
+
+def test_texts_of_unknown_words_are_found_and_ordinary_ones_are_not():
+    encoder = TextEncoder(cache=None, device="cpu")
+    assert [READ[row] for row in encoder.unread(READ)] == []
+    assert [UNREAD[row] for row in encoder.unread(UNREAD)] == UNREAD
+    assert encoder.unread(["pen", UNREAD[0], "lamp", UNREAD[1]]) == [1, 3]
+    assert encoder.unread([]) == []
+    before = encoder.encode(TEXTS)
+    assert np.array_equal(encoder.encode(TEXTS), before)  # looking at texts leaves no setting behind
+
+
+def test_a_tokenizer_that_knows_every_byte_reads_every_text(monkeypatch):
+    encoder = TextEncoder(cache=None, device="cpu")
+    encoder._tokenizer.unk_token = None
+    assert encoder.unread(UNREAD) == []
+
+
+@pytest.fixture(scope="module")
+def half_read():
+    """A recommender whose encoder reads Latin letters only, after a fit on 300 items of which p0 and p1 are Thai."""
+    shop = make_shop(300, 500, rng=1)
+    thai = pl.when(pl.col("item_id").is_in(["p0", "p1"])).then(pl.lit("โคมไฟ")).otherwise("title").alias("title")
+    items = shop.items.select("item_id", thai)
+    recommender = Recommender(TextEncoder(device="cpu"), config=SMALL, rng=0, device="cpu")
+    with pytest.warns(DataWarning, match=r"2 of 300 items are mostly .*\('p0', 'p1'\).*multilingual"):
+        recommender.fit_meta(shop.interactions, items)
+    return recommender
+
+
+@pytest.mark.parametrize(("call", "ids"), [("add_items", ["n1", "n2", "n3"]), ("update_items", ["p4", "p5", "p6"])])
+def test_items_that_the_encoder_cannot_read_are_counted(half_read, call, ids):
+    change = getattr(copy.deepcopy(half_read), call)
+    with pytest.warns(DataWarning, match=rf"2 of 3 items are mostly .*\('{ids[1]}', '{ids[2]}'\)"):
+        change(pl.DataFrame({"item_id": ids, "title": ["Gel pen", "โคมไฟ", "ចង្កៀង"]}))
+    change = getattr(copy.deepcopy(half_read), call)
+    change(pl.DataFrame({"item_id": ids, "title": ["Gel pen 🙂", "XR-500", "1234"]}))
+
+
+def test_other_vectors_of_the_same_name_do_not_mix():
+    shop = make_shop(300, 300, rng=2)
+    texts, rng = list(Catalog.read(shop.items).texts), np.random.default_rng(0)
+    matrix = rng.normal(size=(len(texts) + 1, 8)).astype(np.float32)
+    recommender = Recommender(PrecomputedEncoder.of(texts, matrix[:-1]), config=SMALL, rng=0, device="cpu")
+    recommender.fit_meta(shop.interactions, shop.items)
+    new = pl.DataFrame({"item_id": ["new"], "title": ["a lamp"]})
+    grown = PrecomputedEncoder.of([*texts, "a lamp"], matrix)
+    other = PrecomputedEncoder.of([*texts, "a lamp"], matrix[:, ::-1].copy())
+    for encoder, fits in ((grown, True), (other, False)):
+        recommender._encoder = encoder
+        with nullcontext() if fits else pytest.raises(EncoderError, match="other vectors in the encoder 'precomputed'"):
+            (recommender.add_items if fits else recommender.update_items)(new)

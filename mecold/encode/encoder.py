@@ -22,6 +22,7 @@ from mecold.data.frames import FrameLike, read_frame
 from mecold.devices import device_of
 from mecold.encode.cache import VectorCache, default_cache_folder
 from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash, words_hash
+from mecold.encode.unread import unread_texts
 from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
@@ -48,8 +49,8 @@ class PrecomputedEncoder:
     Args:
         vectors: text -> row of `matrix`.
         matrix: float32 vectors.
-        name: name of their origin; give another one when the vectors of the same texts change, since a fitted model
-            knows its encoder by this name and the width.
+        name: name of their origin. A fitted model knows its encoder by this name, the width, and the vectors that texts
+            of its catalogue have; so vectors for more texts fit, and others for the same texts do not.
     """
 
     vectors: dict[str, int]
@@ -175,7 +176,7 @@ class TextEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Model name, hash of the weights, and every setting that changes a vector by more than rounding."""
+        """Hash of the weights and of the tokenizer, and every setting that changes a vector by more than rounding."""
         return self._fingerprint
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
@@ -199,6 +200,10 @@ class TextEncoder:
                 return self._encode_new(texts, progress=progress)
             rows = self._cache.find(keys)
         return self._cache.read(rows)
+
+    def unread(self, texts: Sequence[str]) -> list[int]:
+        """Places of the texts that the model cannot read: most of their words are unknown to its tokenizer."""
+        return unread_texts(self._tokenizer, [text[: 16 * self.max_length] for text in texts])
 
     def _do_without_cache(self, place: str | Path, error: OSError) -> None:
         """Go on without the cache, and say so once."""

@@ -132,9 +132,7 @@ def _relevance(candidates: Ranked, depth: int) -> Float[Tensor, "users width"]:
 
 def _directions(space: ItemSpace, rows: np.ndarray) -> Float[Tensor, "users width dim"]:
     """Texts of rows at length 1; zero for an item without text, which is like nothing."""
-    text = space.text
-    sides = text.item if text.support is None else text.support  # the gain of a new item is on the item side alone
-    return normalize(sides[torch.from_numpy(rows).to(space.device)], dim=2)
+    return normalize(space.text_of(torch.from_numpy(rows).to(space.device)), dim=2)
 
 
 def _cosines(sides: Float[Tensor, "users width dim"], pick: Int64[Tensor, "users one"]) -> Float[Tensor, "users width"]:

@@ -78,6 +78,11 @@ class ItemSpace:
         """The channel that is made of the items' texts alone."""
         return next(channel for channel in self.channels.values() if channel.traits.textual)
 
+    def text_of(self, rows: Int[Tensor, "*any"]) -> Float[Tensor, "*any width"]:
+        """Text vectors of some rows, as the basis has them; the scale that a new item's text has is on its item side alone."""
+        text = self.text
+        return (text.item if text.support is None else text.support)[rows]
+
     @cached_property
     def popularity(self) -> Float[Tensor, " items"]:
         """Standardised log count, or its guess for a new item."""
