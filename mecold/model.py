@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
+from mecold.data.attributes import Attributes
+from mecold.data.events import Events
 from mecold.heads.preference import Coefficients, PreferenceHead
 from mecold.space.basis import Basis
 from mecold.space.space import ItemSpace
@@ -22,6 +24,8 @@ class Model:
         encoder: fingerprint of the encoder whose vectors it reads.
         axes: fingerprint of the item space as it was fitted (see `axes_of`); items that come later do not change it.
         log: the fit's record as JSON lines.
+        events: kinds of events that it was fitted with.
+        attributes: what it knows of users beside what they did.
     """
 
     basis: Basis
@@ -29,6 +33,8 @@ class Model:
     encoder: str
     axes: str
     log: str
+    events: Events = field(default_factory=Events)
+    attributes: Attributes = field(default_factory=Attributes)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -45,6 +51,7 @@ class Model:
     def fingerprint(self) -> str:
         """Hash of every learned number and of the axes of the item space; states of another model are refused by it."""
         digest = hashlib.sha256(f"{self.encoder} {self.axes} {sorted(self.basis.new_gain.items())}".encode())
+        digest.update(f"{self.events} {self.attributes}".encode())
         named = {"center": self.basis.center, "project": self.basis.project, "popular": self.basis.popular}
         for name, value in (named | self.head.prior.tensors() | self.head.gains.tensors()).items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -5,7 +5,7 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mecold.data.attributes import Attributes, of_these, one_user, read_attributes
 from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
@@ -91,6 +93,7 @@ class Recommender:
         interactions: FrameLike,
         items: FrameLike,
         *,
+        attributes: FrameLike | None = None,
         factors: ItemFactors | None = None,
         interaction_columns: Columns | None = None,
         item_columns: Columns | None = None,
@@ -101,8 +104,10 @@ class Recommender:
 
         Args:
             interactions: frame or path: `user_id`, `item_id`, optional `timestamp` or `position`, `rating`, `weight`,
-                `label`.
+                `label`, `event`.
             items: frame or path: `item_id` and text columns.
+            attributes: frame or path of what is known of users beside what they did: `user_id`, and columns of numbers,
+                names or texts. Lists for users without a history then go by them.
             factors: item factors of a trained host model, used in place of the symmetric channel.
             interaction_columns: canonical name -> the caller's name, for the log.
             item_columns: canonical name -> the caller's name, for the items.
@@ -121,12 +126,23 @@ class Recommender:
             DataWarning: what was set aside in the frames, and how many items have a text that the encoder cannot read.
         """
         catalog = Catalog.read(items, template=self.template, columns=item_columns)
-        log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
+        rule = EventRule(self.config.predict, self.config.events or {})
+        log = Interactions.read(
+            interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=rule
+        )  # fmt: skip
         vectors = self._encode(catalog)
         recorder = Recorder(trackers=trackers, progress=self.progress)
-        found = fit(log, catalog, vectors, self.config, factors=factors, rng=self._rng, recorder=recorder)
+        known = Attributes()
+        if attributes is not None:
+            table = read_attributes(attributes, log.users.dtype)
+            table = of_these(table, log.users)
+            known = Attributes.of(table, self._vectors)
+            log = replace(log, groups=known.groups(table, self._vectors))
+        found = fit(
+            log, catalog, vectors, self.config, factors=factors, groups=known.sizes, rng=self._rng, recorder=recorder
+        )  # fmt: skip
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
-        model = Model(found.basis, found.head, encoder, axes_of(found.space), record)
+        model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known)
         shelf = Shelf.of(catalog, found.space, self._kind)
         with self._lock:
             self._state = (model, shelf)
@@ -137,12 +153,19 @@ class Recommender:
 
     # ---- adapting
 
-    def adapt_user(self, history: Iterable[ItemId | Interaction], *, on_unknown: OnUnknown = "raise") -> UserState:
+    def adapt_user(
+        self,
+        history: Iterable[ItemId | Interaction],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> UserState:
         """Adapt to one user; pure, nothing is kept. An empty history gives the zero-shot user.
 
         Args:
             history: item ids or `Interaction`s, oldest first; with times on all of them, in any order. Of repeated
-                items the first counts.
+                items the first counts; with kinds of events the last, as the strongest of them.
+            attributes: what else is known of the user, by name as in the fit; what is left out, or None, is not known.
             on_unknown: `"drop"` leaves out items that are not in the catalogue; they still count as seen.
 
         Raises:
@@ -150,17 +173,23 @@ class Recommender:
             InvalidDataError: on labels or weights that are not finite numbers, or times on some rows only.
         """
         model, shelf = self._ready()
-        support, unknown = read_history(history, shelf.catalog, on_unknown)
+        support, unknown = self._read(model, shelf, history, attributes, on_unknown)
         return next(states_of(model, shelf, support, [unknown]))
 
     def adapt_users(
-        self, histories: FrameLike, *, columns: Columns | None = None, on_unknown: OnUnknown = "raise"
+        self,
+        histories: FrameLike,
+        *,
+        attributes: FrameLike | None = None,
+        columns: Columns | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> dict[ItemId, UserState]:
         """Adapt to every user of a frame, in batches.
 
         Args:
             histories: frame or path as in `fit_meta`; without a `label` column, ratings below `MetaConfig.liked_from` count
                 as dislikes.
+            attributes: frame or path of what else is known of users, as in `fit_meta`.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
 
@@ -169,7 +198,9 @@ class Recommender:
         """
         model, shelf = self._ready()
         states: dict[ItemId, UserState] = {}
-        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
+        log = self._log(model, shelf, histories, columns, on_unknown)
+        if (known := self._known(model, attributes, log)) is not None:
+            log = replace(log, groups=known(log.users))
         labels = log.labels_from(self.config.liked_from)
         for some in chunks(log):
             users = log.users[some].to_list()
@@ -230,6 +261,7 @@ class Recommender:
         k: int = 10,
         *,
         users: Iterable[ItemId] = (),
+        attributes: FrameLike | None = None,
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
         exclude: ItemsOrPairs = (),
@@ -245,6 +277,7 @@ class Recommender:
             histories: frame or path as in `adapt_users`.
             k: how many per user.
             users: further users without any history, who get the zero-shot list.
+            attributes: frame or path of what else is known of users, as in `fit_meta`.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with unknown items.
             exclude: items that nobody gets; or a table of `user_id` and `item_id`, what each user must not get, where
@@ -268,12 +301,13 @@ class Recommender:
         """
         model, shelf = self._ready()
         check_k(k)
-        log = Interactions.read(histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True)
+        log = self._log(model, shelf, histories, columns, on_unknown)
         types = {"item_id": shelf.catalog.dtype} | ({"user_id": log.users.dtype} if len(log) else {})
         allowed = None if among is None else Named.read(among, "among", types)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
         rules = Rules(Named.read(exclude, "exclude", types), allowed, include_seen, rerank)
-        return ranked_frame(model, shelf, log, users, k, self.config.liked_from, rules)
+        known = self._known(model, attributes, log)
+        return ranked_frame(model, shelf, log, users, k, self.config.liked_from, rules, known)
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
         """Scores of given items, for a ranking of one's own; a score compares with others of the same user only.
@@ -335,7 +369,12 @@ class Recommender:
         return _listed(shelf, find(None, k))
 
     def explain(
-        self, history: Iterable[ItemId | Interaction], item: ItemId, *, on_unknown: OnUnknown = "raise"
+        self,
+        history: Iterable[ItemId | Interaction],
+        item: ItemId,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> Explanation:
         """What each support item contributes to the score of an item; exact, since rows add up in the user vector.
 
@@ -345,10 +384,11 @@ class Recommender:
         Args:
             history: as for `adapt_user` (a state does not keep its support's labels).
             item: the item to explain.
+            attributes: what else is known of the user; what it adds is in the base.
             on_unknown: what to do with unknown items in the history.
         """
         model, shelf = self._ready()
-        support, _ = read_history(history, shelf.catalog, on_unknown)
+        support, _ = self._read(model, shelf, history, attributes, on_unknown)
         row = int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0])
         size, labels = int(support.shots), support.labels[0]
         # nothing liked; one item at a time; everything
@@ -536,6 +576,8 @@ class Recommender:
             "inner": model.head.config.inner,
             "index": self._kind,
             "encoder": model.encoder,
+            "events": list(model.events.names),
+            "attributes": {column.name: column.kind for column in model.attributes.columns},
             "model": model.fingerprint,
             "device": str(self._device),
             "notes": model.notes,
@@ -558,6 +600,36 @@ class Recommender:
         warn_unread(encoder, items.ids, items.texts, stacklevel=stacklevel)
         vectors = encode_or_zero(encoder, items.texts, progress=self.progress)
         return torch.from_numpy(vectors).to(self._device)
+
+    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
+        return encode_or_zero(self._known_encoder(), texts)
+
+    def _read(
+        self, model: Model, shelf: Shelf, history: Iterable[ItemId | Interaction], attributes: Mapping[str, Any] | None,
+        on_unknown: OnUnknown,
+    ) -> tuple[Histories, tuple[ItemId, ...]]:  # fmt: skip
+        events = model.events if model.events.names else None
+        support, unknown = read_history(history, shelf.catalog, on_unknown, events)
+        if attributes is None:
+            return support, unknown
+        groups = model.attributes.groups(one_user(attributes), self._vectors)
+        return replace(support, groups=torch.from_numpy(groups)), unknown
+
+    def _log(
+        self, model: Model, shelf: Shelf, histories: FrameLike, columns: Columns | None, on_unknown: OnUnknown
+    ) -> Interactions:
+        return Interactions.read(
+            histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
+        )  # fmt: skip
+
+    def _known(
+        self, model: Model, attributes: FrameLike | None, log: Interactions
+    ) -> Callable[[pl.Series], np.ndarray] | None:
+        """What tells the groups of users; None where nothing is known of anybody."""
+        if attributes is None:
+            return None
+        frame = read_attributes(attributes, log.users.dtype if len(log) else None)
+        return lambda users: model.attributes.groups(of_these(frame, users), self._vectors)
 
     def _check_encoder(self, model: Model, shelf: Shelf) -> None:
         encoder = self._known_encoder()

@@ -4,7 +4,7 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Int64
 
 from mecold.data.catalog import Catalog, plain_ids
+from mecold.data.events import Events
 from mecold.data.frames import id_column
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions, OnUnknown
@@ -55,7 +57,9 @@ def check_state(user: object, model: Model, dim: int) -> None:
             )
 
 
-def read_history(source: object, catalog: Catalog, on_unknown: OnUnknown) -> tuple[Histories, tuple[ItemId, ...]]:
+def read_history(
+    source: object, catalog: Catalog, on_unknown: OnUnknown, events: Events | None = None
+) -> tuple[Histories, tuple[ItemId, ...]]:
     """One user's history, and the items of it that are not in the catalogue."""
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
@@ -74,15 +78,35 @@ def read_history(source: object, catalog: Catalog, on_unknown: OnUnknown) -> tup
         )
     if timed:
         given.sort(key=lambda row: row.time or 0.0)
-    first: dict[ItemId, Interaction] = {}
-    for row in given:
-        first.setdefault(row.item, row)
+    first = _distinct(given, events)
     unknown = () if on_unknown == "raise" else tuple(item for item in first if item not in catalog)
     known = [row for row in first.values() if row.item not in unknown]
     rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
     numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
     labels, weights, times = numbers.reshape(-1, 3).T
-    return Histories.padded(rows, np.array([len(rows)]), labels=labels, weights=weights, times=times), unknown
+    kinds = (
+        None
+        if events is None
+        else np.array([events.names.index(row.event) if row.event else 0 for row in known], np.int64)
+    )
+    return Histories.padded(
+        rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds
+    ), unknown
+
+
+def _distinct(given: Sequence[Interaction], events: Events | None) -> dict[ItemId, Interaction]:
+    """Each item once, in order: as it came first; where there are kinds of events as it came last, as the strongest of them."""
+    found: dict[ItemId, Interaction] = {}
+    if events is None:
+        for row in given:
+            found.setdefault(row.item, row)
+        return found
+    events.named(pl.Series([row.event for row in given if row.event is not None], dtype=pl.String))
+    place = {name: at for at, name in enumerate(events.names)} | {None: 0}
+    for row in given:
+        before = found.pop(row.item, row)
+        found[row.item] = row._replace(event=min(before.event, row.event, key=place.__getitem__))
+    return found
 
 
 def _checked(one: Any, place: int) -> Interaction:
@@ -185,6 +209,7 @@ def ranked_frame(
     k: int,
     liked_from: float | None,
     rules: Rules,
+    known: Callable[[pl.Series], Int64[np.ndarray, "users attributes"]] | None = None,
 ) -> pl.DataFrame:
     """One frame of ranked lists for the users of a log and for further users without a history.
 
@@ -196,6 +221,7 @@ def ranked_frame(
         k: items per user.
         liked_from: what turns ratings into labels.
         rules: who may get what, and how lists are picked.
+        known: users -> their groups, as `data.attributes` codes them; None where nothing is known of anybody.
 
     Raises:
         InvalidDataError: if a further user is in the log too, or has an id of another type.
@@ -211,14 +237,17 @@ def ranked_frame(
         return search(shelf, adapt(model, shelf, support), k, own, rules.rerank)
 
     labels = log.labels_from(liked_from)
+    if known is not None:
+        log = replace(log, groups=known(log.users))
     frames = [
         _frame(log.users[users], found_for(log.histories(labels, users), users.start), shelf.catalog)
         for users in chunks(log)
     ]
-    if len(extra) and not allowed.same:
+    if len(extra) and (known is not None or not allowed.same):
         for start in range(0, len(extra), _USERS_AT_ONCE):
             some = extra[start : start + _USERS_AT_ONCE]
-            frames.append(_frame(some, found_for(_without_history(len(some)), len(log) + start), shelf.catalog))
+            support = _without_history(len(some), None if known is None else known(some))
+            frames.append(_frame(some, found_for(support, len(log) + start), shelf.catalog))
     elif len(extra) or not frames:
         zero_shot = found_for(_without_history(1), len(log))
         everyone = Ranked(*(np.repeat(part, len(extra), axis=0) for part in zero_shot))
@@ -226,8 +255,8 @@ def ranked_frame(
     return pl.concat(frames)
 
 
-def _without_history(users: int) -> Histories:
-    return Histories.padded(np.empty(0, np.int64), np.zeros(users, np.int64))
+def _without_history(users: int, groups: np.ndarray | None = None) -> Histories:
+    return Histories.padded(np.empty(0, np.int64), np.zeros(users, np.int64), groups=groups)
 
 
 def _further(more: object, log: Interactions) -> pl.Series:

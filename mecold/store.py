@@ -22,7 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mecold.data.attributes import Attribute, Attributes
 from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.events import Events
 from mecold.errors import ModelFileError, few
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.meta.config import MetaConfig, TrainConfig
@@ -38,7 +40,7 @@ from mecold.space.space import ItemSpace
 from mecold.space.statistics import Kept, Statistics
 from mecold.version import __version__
 
-FORMAT = 6
+FORMAT = 7
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
     weights = {"basis.center": basis.center, "basis.project": basis.project, "basis.popular": basis.popular}
     weights |= {f"prior.{name}": value for name, value in model.head.prior.tensors().items()}
     weights |= {f"gains.{name}": value for name, value in model.head.gains.tensors().items()}
+    weights |= {f"attributes.{one.name}": torch.from_numpy(one.centres) for one in model.attributes.columns}
     save_file(_plain(weights), folder / "weights.safetensors")
     items = {
         "lists.rows": space.lists.rows,
@@ -161,6 +164,11 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
         "encoder": model.encoder,
         "axes": model.axes,
         "channels": channels,
+        "events": asdict(model.events),
+        "attributes": [
+            {"name": one.name, "kind": one.kind, "edges": one.edges.tolist(), "names": one.names}
+            for one in model.attributes.columns
+        ],
         "new_gain": dict(basis.new_gain),
         **settings,
         "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
@@ -266,6 +274,8 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         training=TrainConfig(**settings["training"]),
         text_rank=settings["text_rank"],
         liked_from=settings["liked_from"],
+        predict=tuple(settings["predict"]),
+        events=settings["events"],
     )
     center, project, popular = (weights[f"basis.{name}"] for name in ("center", "project", "popular"))
     basis = Basis(center, project, popular, config["new_gain"])
@@ -273,7 +283,10 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     prior = Prior(**{field.name: weights[f"prior.{field.name}"] for field in fields(Prior)})
     gains = Gains(**{field.name: weights[f"gains.{field.name}"] for field in fields(Gains)})
     head = PreferenceHead({name: Traits(**one["traits"]) for name, one in about.items()}, meta.head, prior, gains)
-    model = Model(basis, head, config["encoder"], config["axes"], (folder / "fit_log.jsonl").read_text("utf-8"))
+    events = Events(tuple(config["events"]["names"]), config["events"]["goals"])
+    known = Attributes(tuple(_attribute(one, weights) for one in config["attributes"]))
+    record = (folder / "fit_log.jsonl").read_text("utf-8")
+    model = Model(basis, head, config["encoder"], config["axes"], record, events, known)
     channels = {name: _channel(name, one, items) for name, one in about.items()}
     space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
     table = pl.read_parquet(folder / "items.parquet")
@@ -290,6 +303,11 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         ids = pl.read_parquet(folder / "statistics.parquet")["item_id"]
         kept = Kept(ids, _statistics(load_file(folder / "statistics.safetensors")))
     return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
+
+
+def _attribute(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Attribute:
+    name, edges = about["name"], np.array(about["edges"], np.float64)
+    return Attribute(name, about["kind"], edges, tuple(about["names"]), weights[f"attributes.{name}"].numpy())
 
 
 def _channel(name: str, about: Mapping[str, Any], items: Mapping[str, Tensor]) -> Channel:

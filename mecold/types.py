@@ -26,12 +26,14 @@ class Interaction(NamedTuple):
         time: any number that grows with time (unix seconds, a position); None keeps the order of the list. On the clock
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
+        event: what kind of event it was, such as "purchase", where the model was fitted with kinds; None is the strongest.
     """
 
     item: ItemId
     label: float = 1.0
     time: float | datetime | None = None
     weight: float = 1.0
+    event: str | None = None
 
 
 class Recommendation(NamedTuple):

@@ -131,7 +131,7 @@ def test_baselines_learn_and_read_likes_alone_and_mecold_reads_both(rated_log, s
     heard = []
 
     class Listening:
-        reads_labels = False
+        reads = ()
 
         def adapt(self, supports, **told):
             heard.append((supports, told))
@@ -140,9 +140,13 @@ def test_baselines_learn_and_read_likes_alone_and_mecold_reads_both(rated_log, s
             return np.zeros((1, 4))
 
     supports, labels = [np.array([3, 1, 2])], [np.array([1.0, -1.0, 0.5])]
-    Ranker.of(Listening()).adapt(supports, np.array([np.nan]), labels)
-    Listening.reads_labels = True
-    Ranker.of(Listening()).adapt(supports, np.array([np.nan]), labels)
+    tasks = Tasks(pl.Series(["u"]), supports, [np.array([0])], np.array([np.nan]), labels)
+    Ranker.of(Listening()).adapt(tasks)
+    Listening.reads = ("labels",)
+    Ranker.of(Listening()).adapt(tasks)
+    Listening.reads = ("label",)
+    with pytest.raises(InvalidDataError, match=r"Listening.reads names 'label'; there is times, labels"):
+        Ranker.of(Listening())
     assert [rows.tolist() for rows in heard[0][0]] == [[3, 2]] and heard[0][1] == {}
     assert heard[1][0] is supports and heard[1][1]["labels"] is labels
 

@@ -21,7 +21,7 @@ Columns: TypeAlias = Mapping[str, str]
 """Canonical column name -> the caller's column name, for those that differ."""
 
 INTERACTION_NUMBERS = ("timestamp", "position", "rating", "weight", "label")
-INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS)
+INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS, "event")
 """The canonical names of interactions."""
 
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -231,6 +231,17 @@ def id_column(column: pl.Series, what: str) -> pl.Series:
             f"{len(big):,} values of {what} exceed 64 signed bits ({few(big.head(3).to_list())}). Cast them to strings."
         )
     return column.cast(pl.Int64)
+
+
+def text_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None:
+    """An optional column of names as String, or None where it is absent or wholly empty.
+
+    Raises:
+        InvalidDataError: if some values are missing or empty, or it holds anything else than texts, categories or integers.
+    """
+    if name not in frame.columns or frame[name].null_count() == frame.height:
+        return None
+    return id_column(frame[name], f"{name} of the {what}").cast(pl.String)
 
 
 def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None:

@@ -3,7 +3,8 @@
 A support, the first items of a user, and both sides of an episode are `Histories`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +25,9 @@ class Histories(Rows):
         weights: how much each row counts; padding holds 0.
         times: when each row was, on the training log's clock; NaN where unknown, and in padding.
         mask: True for real rows.
+        kinds: place of each row's kind of event, 0 for the strongest and in padding; None where there are no kinds.
+        groups: what is known of each user, as `data.attributes` codes it; None where nothing is.
+        goals: so many of the first kinds are predicted; all where 0.
     """
 
     rows: Int[Tensor, "users length"]
@@ -31,6 +35,9 @@ class Histories(Rows):
     weights: Float[Tensor, "users length"]
     times: Float64[Tensor, "users length"]
     mask: Bool[Tensor, "users length"]
+    kinds: Int[Tensor, "users length"] | None = None
+    groups: Int[Tensor, "users attributes"] | None = None
+    goals: int = 0
 
     @classmethod
     def padded(
@@ -41,6 +48,9 @@ class Histories(Rows):
         labels: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         times: np.ndarray | None = None,
+        kinds: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        goals: int = 0,
     ) -> "Histories":
         """Histories out of flat arrays, user after user; at least one column wide.
 
@@ -50,6 +60,9 @@ class Histories(Rows):
             labels: one per row; 1 by default.
             weights: one per row; 1 by default.
             times: one per row; unknown by default.
+            kinds: one per row; none by default.
+            groups: one row per user; nothing is known by default.
+            goals: so many of the first kinds are predicted.
         """
         sizes = np.asarray(sizes, np.int64)
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
@@ -65,6 +78,9 @@ class Histories(Rows):
             spread(1.0 if weights is None else weights, 0.0, np.float32),
             spread(np.nan if times is None else times, np.nan, np.float64),
             torch.from_numpy(mask),
+            None if kinds is None else spread(kinds, 0, np.int64),
+            None if groups is None else torch.from_numpy(np.ascontiguousarray(groups)),
+            goals,
         )
 
     @cached_property
@@ -85,7 +101,9 @@ class Histories(Rows):
 
     @cached_property
     def plain(self) -> bool:
-        """True where every row has label 1 and weight 1."""
+        """True where every row has label 1, weight 1 and the strongest kind."""
+        if self.kinds is not None and bool(self.kinds.any()):
+            return False
         return torch.equal(self.labels, self.weights) and torch.equal(self.labels, self.mask.to(self.labels.dtype))
 
     @property
@@ -98,11 +116,24 @@ class Histories(Rows):
         apart = torch.where(self.mask & (apart.abs() > 1e-5), apart, 0.0)  # equal weights are equal to the last bit
         return torch.log2(1 + apart.exp())
 
+    def membership(self, width: int) -> Float[Tensor, "users width"]:
+        """1 in the place of every group that a user belongs to."""
+        table = torch.zeros(len(self.rows), width + 1, device=self.rows.device)
+        if self.groups is not None:
+            table.scatter_(1, torch.where(self.groups < 0, width, self.groups), 1.0)
+        return table[:, :width]
+
+    @property
+    def wanted(self) -> Bool[Tensor, "users length"]:
+        """True for rows that a recommender should have foreseen: liked, and of a kind that is predicted."""
+        liked = self.mask & (self.labels > 0)
+        return liked if self.kinds is None or not self.goals else liked & (self.kinds < self.goals)
+
     def first(self, most: Int[Tensor, " users"] | int) -> "Histories":
         """The oldest rows of each user, at most so many."""
         limit = torch.as_tensor(most, device=self.mask.device).expand(len(self.rows))
         width = max(1, int(torch.minimum(limit, self.shots).max()) if len(limit) else 1)
-        cut = Histories(*(part[:, :width] for part in (self.rows, self.labels, self.weights, self.times, self.mask)))
+        cut = self._columns(lambda part: part[:, :width])
         return cut.only(cut.mask & (torch.arange(width, device=cut.mask.device) < limit[:, None]))
 
     def newest(self, most: int) -> "Histories":
@@ -110,22 +141,28 @@ class Histories(Rows):
         if self.mask.shape[1] <= most:
             return self
         columns = (self.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=self.mask.device)
-        return Histories(
-            *(part.gather(1, columns) for part in (self.rows, self.labels, self.weights, self.times, self.mask))
-        )
+        return self._columns(lambda part: part.gather(1, columns))
 
     def chosen(self, these: Bool[Tensor, "users length"], most: int) -> "Histories":
         """The oldest rows of each user that are chosen, at most so many, moved to the front."""
         order = torch.argsort((~(these & self.mask)).int(), dim=1, stable=True)[:, :most]
-        moved = [p.gather(1, order) for p in (self.rows, self.labels, self.weights, self.times, these & self.mask)]
-        return Histories(*moved).only(moved[-1])
+        moved = self._columns(lambda part: part.gather(1, order))
+        return moved.only((these & self.mask).gather(1, order))
 
     def only(self, mask: Bool[Tensor, "users length"]) -> "Histories":
         """The same columns with only these as real rows; they must stand in front of the others."""
-        return Histories(
-            torch.where(mask, self.rows, 0),
-            torch.where(mask, self.labels, 0.0),
-            torch.where(mask, self.weights, 0.0),
-            torch.where(mask, self.times, torch.nan),
-            mask,
+        return replace(
+            self,
+            rows=torch.where(mask, self.rows, 0),
+            labels=torch.where(mask, self.labels, 0.0),
+            weights=torch.where(mask, self.weights, 0.0),
+            times=torch.where(mask, self.times, torch.nan),
+            mask=mask,
+            kinds=None if self.kinds is None else torch.where(mask, self.kinds, 0),
         )
+
+    def _columns(self, change: Callable[[Tensor], Tensor]) -> "Histories":
+        """The same users with everything changed that there is one of per row."""
+        kinds = None if self.kinds is None else change(self.kinds)
+        rows, labels, weights, times, mask = map(change, (self.rows, self.labels, self.weights, self.times, self.mask))
+        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals)

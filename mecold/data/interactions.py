@@ -6,7 +6,7 @@ It knows ids and frames; rows of the catalogue come from `Catalog`.
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
+from mecold.data.events import EventRule, Events
 from mecold.data.frames import (
     INTERACTION_NAMES,
     INTERACTION_NUMBERS,
@@ -23,6 +24,7 @@ from mecold.data.frames import (
     number_column,
     read_frame,
     require,
+    text_column,
 )
 from mecold.data.histories import Histories
 from mecold.data.remarks import ORDERS, busiest_user, columns_read, scale_of, tell_of_times, users_like_none
@@ -46,6 +48,9 @@ class Interactions:
         labels: 1 liked, -1 disliked, 0 seen without opinion, anything between; None where there is no such column.
         times: timestamps or positions, or None where no order is known (the order is then a fixed shuffle).
         order: what the histories are ordered by.
+        events: kinds of events, the strongest first.
+        kinds: place of each interaction's kind among them; None where there is no such column.
+        groups: what is known of each user, as `data.attributes` codes it; None where nothing is.
         notes: what was set aside while reading, with counts; which columns were read; what looks odd.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
@@ -58,6 +63,9 @@ class Interactions:
     labels: Float32[np.ndarray, " rows"] | None = None
     times: Float64[np.ndarray, " rows"] | None = None
     order: Order = "shuffle"
+    events: Events = field(default_factory=Events)
+    kinds: Int64[np.ndarray, " rows"] | None = None
+    groups: Int64[np.ndarray, "users attributes"] | None = None
     notes: tuple[str, ...] = ()
     unknown: Mapping[ItemId, tuple[ItemId, ...]] = field(default_factory=dict)
 
@@ -70,18 +78,23 @@ class Interactions:
         columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
         may_be_empty: bool = False,
+        events: EventRule | Events | None = None,
     ) -> "Interactions":
         """Read and check a log.
 
         Rows are ordered by `timestamp`, else by `position`, else by sha256 of "user:item", a fixed shuffle; ties keep
-        their order in the source. Only the first interaction of each (user, item) pair counts.
+        their order in the source. Only the first interaction of each (user, item) pair counts. Where there are kinds of
+        events, it is the last one instead, and it counts as the strongest of them: who looked, bought and looked again
+        has bought.
 
         Args:
-            source: frame or path with `user_id`, `item_id` and optionally `timestamp`, `position`, `rating`, `weight`, `label`.
+            source: frame or path with `user_id`, `item_id` and optionally `timestamp`, `position`, `rating`, `weight`, `label`,
+                `event`.
             catalog: the items; its rows are what the histories refer to.
             columns: canonical name -> the caller's name.
             on_unknown: what to do with interactions of items outside the catalogue.
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
+            events: how kinds of events are put in order; or the order that a model has.
 
         Raises:
             InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
@@ -97,22 +110,24 @@ class Interactions:
         require(frame, ["user_id", "item_id"], "interactions")
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
-        log = _canonical(frame)
+        log, events = _canonical(frame, events or EventRule())
         rows, notes = _known_rows(log, catalog, on_unknown)
         everyone = log.with_columns(rows)
         log = everyone.filter(pl.col("row") >= 0)
         if log.is_empty() and not may_be_empty:
             raise UnknownItemError("No interaction is of an item in the catalogue. Do both frames use the same ids?")
-        kept = _ordered(log).unique(["user_id", "row"], keep="first", maintain_order=True)
+        kept = _distinct(_ordered(log))
         if kept.height < log.height:
-            notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; the first counts")
+            rule = "the last counts, as the strongest event of them" if "event" in log.columns else "the first counts"
+            notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; {rule}")
         notes += users_like_none(everyone["user_id"])
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
         unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
         notes += [columns_read(frame, kept), *busiest_user(everyone["user_id"])]
-        return _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
+        found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
+        return replace(found, events=events)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -128,7 +143,8 @@ class Interactions:
         sizes = self.lengths[chosen]
         starts = np.cumsum(sizes) - sizes
         rows = np.repeat(self.offsets[chosen] - starts, sizes) + np.arange(sizes.sum())
-        return self._of(self.users.gather(chosen), sizes, rows)
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self._of(self.users.gather(chosen), sizes, rows), groups=groups)
 
     def where(self, keep: Bool[np.ndarray, " rows"]) -> "Interactions":
         """The same users with only the interactions where `keep` is True; some histories may end up empty."""
@@ -152,6 +168,13 @@ class Interactions:
         if liked_from is None or self.ratings is None:
             return np.ones(len(self.items), np.float32)
         return np.where(self.ratings >= liked_from, 1.0, -1.0).astype(np.float32)
+
+    @property
+    def goal(self) -> Bool[np.ndarray, " rows"]:
+        """True for interactions of a kind that is predicted."""
+        if self.kinds is None or not self.events.goals:
+            return np.ones(len(self.items), bool)
+        return self.kinds < self.events.goals
 
     def unread_ratings(self, liked_from: float | None) -> str | None:
         """What is lost where ratings differ and nothing says which of them are likings, in a sentence; else None."""
@@ -181,7 +204,8 @@ class Interactions:
         clock = self.timestamps
         return Histories.padded(
             self.items[rows], sizes, labels=labels[rows], weights=self.weights[rows],
-            times=None if clock is None else clock[rows],
+            times=None if clock is None else clock[rows], kinds=None if self.kinds is None else self.kinds[rows],
+            groups=None if self.groups is None else self.groups[users], goals=self.events.goals,
         )  # fmt: skip
 
     def split(self, values: np.ndarray | None = None) -> list[np.ndarray]:
@@ -198,10 +222,13 @@ class Interactions:
             labels=None if self.labels is None else self.labels[rows],
             times=None if self.times is None else self.times[rows],
             order=self.order,
+            events=self.events,
+            kinds=None if self.kinds is None else self.kinds[rows],
+            groups=self.groups,
         )
 
 
-def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
+def _canonical(frame: pl.DataFrame, rule: EventRule | Events) -> tuple[pl.DataFrame, Events]:
     numbers = {name: number_column(frame, name, "interactions") for name in INTERACTION_NUMBERS}
     weight = numbers["weight"]
     if weight is not None and (weight <= 0).any():
@@ -218,7 +245,12 @@ def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
             "Ratings belong into a `rating` column, with MetaConfig(liked_from=...)."
         )
     ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
-    return pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
+    log = pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
+    kinds = text_column(frame, "event", "interactions")
+    if kinds is None:
+        return log, rule if isinstance(rule, Events) else Events()
+    events = rule.named(kinds)
+    return log.with_columns(pl.Series("event", events.codes(kinds))) if events.names else log, events
 
 
 def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> tuple[pl.Series, list[str]]:
@@ -244,6 +276,14 @@ def _ordered(log: pl.DataFrame) -> pl.DataFrame:
     return log.with_columns(pl.Series("shuffle", keys)).sort(["user_id", "shuffle"], maintain_order=True)
 
 
+def _distinct(log: pl.DataFrame) -> pl.DataFrame:
+    """One row per user and item of an ordered log."""
+    pair = ["user_id", "row"]
+    if "event" not in log.columns:
+        return log.unique(pair, keep="first", maintain_order=True)
+    return log.with_columns(pl.col("event").min().over(pair)).unique(pair, keep="last", maintain_order=True)
+
+
 def _grouped(
     log: pl.DataFrame, users: pl.Series, notes: tuple[str, ...], unknown: Mapping[ItemId, tuple[ItemId, ...]]
 ) -> Interactions:
@@ -264,6 +304,7 @@ def _grouped(
         labels=log["label"].to_numpy().astype(np.float32) if "label" in log.columns else None,
         times=None if order == "shuffle" else log[order].to_numpy().astype(np.float64),
         order=order,
+        kinds=log["event"].to_numpy() if "event" in log.columns else None,
         notes=notes,
         unknown=unknown,
     )

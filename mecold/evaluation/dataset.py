@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
+from mecold.data.attributes import read_attributes
 from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
@@ -31,6 +33,7 @@ class Dataset:
             `TextEncoder` where None.
         progress: show a progress bar while texts are encoded.
         liked_from: with ratings, what is rated lower is no hit, and is not learned as a liking; None: everything is liked.
+        attributes: what is known of users beside what they did; None where nothing is.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Dataset:
     encoder: Encoder | Callable[[], Encoder] | None = None
     progress: bool = False
     liked_from: float | None = None
+    attributes: pl.DataFrame | None = field(default=None, repr=False)
 
     @classmethod
     def read(
@@ -55,6 +59,8 @@ class Dataset:
         on_unknown: OnUnknown = "raise",
         progress: bool = False,
         liked_from: float | None = None,
+        predict: Sequence[str] = (),
+        attributes: FrameLike | None = None,
     ) -> "Dataset":
         """Read and check a log and its items, as `Recommender.fit_meta` does.
 
@@ -69,6 +75,8 @@ class Dataset:
             on_unknown: what to do with interactions of items that are not in `items`.
             progress: show a progress bar while texts are encoded.
             liked_from: with ratings, what is rated lower is no hit, and is not learned as a liking.
+            predict: kinds of events that are hits, where there is a column `event`; empty for all.
+            attributes: frame or path of what is known of users, as in `Recommender.fit_meta`.
 
         Raises:
             InvalidDataError: on frames that cannot be used, or `liked_from` without ratings or labels.
@@ -82,19 +90,28 @@ class Dataset:
             name = Path(interactions).resolve().parent.name if is_path else "dataset"
         table = read_frame(items, "items", item_columns, names=(template or TextTemplate()).names)
         catalog = Catalog.read(table, template=template)
-        log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
+        log = Interactions.read(
+            interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=EventRule(tuple(predict))
+        )  # fmt: skip
         table = table.unique("item_id", keep="first", maintain_order=True)
         _check_ratings(log, liked_from)
         if liked_from is not None:
             log = replace(log, labels=log.labels_from(liked_from))
-        return cls(name, catalog, log, table, encoder, progress, liked_from)
+        if predict and not log.events.goals:
+            raise InvalidDataError(f"predict={list(predict)} needs a column `event`; these interactions have none.")
+        known = None if attributes is None else read_attributes(attributes, log.users.dtype)
+        return cls(name, catalog, log, table, encoder, progress, liked_from, known)
 
     @cached_property
     def vectors(self) -> Float32[np.ndarray, "items text_dim"]:
         """Text vectors by row of the catalogue; zero for an item without text."""
+        return self.encode(self.catalog.texts)
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts text_dim"]:
+        """Vectors of texts; zero for an empty one."""
         encoder = self.encoder or TextEncoder
         made = encoder() if callable(encoder) else encoder
-        return encode_or_zero(made, self.catalog.texts, progress=self.progress)
+        return encode_or_zero(made, texts, progress=self.progress)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,8 +122,12 @@ class Dataset:
         for array in (self.log.offsets, self.log.items, self.log.times, self.log.weights, self.log.ratings):
             digest.update(b"none" if array is None else array.tobytes())
         digest.update(self.log.order.encode() + self.items.write_ipc(None).getvalue())
-        if self.log.labels is not None:
-            digest.update(self.log.labels.tobytes())
+        for more in (self.log.labels, self.log.kinds):
+            if more is not None:
+                digest.update(more.tobytes())
+        digest.update(f"{self.log.events}".encode() if self.log.events.names else b"")
+        if self.attributes is not None:
+            digest.update(self.attributes.write_ipc(None).getvalue())
         return digest.hexdigest()[:16]
 
     @cached_property

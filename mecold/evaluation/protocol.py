@@ -6,7 +6,7 @@ items also among the cold items alone. Users are told apart by sha256, so the sp
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
+from mecold.data.attributes import of_these
 from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
@@ -45,6 +46,8 @@ class Tasks:
         queries: rows of the items to be found, by user; never empty.
         times: when each user's last support item was (NaN without a support or without timestamps).
         labels: of the support items, 1 liked to -1 disliked; None where everything is liked.
+        kinds: of the support items, places among the log's kinds of events; None where there are none.
+        attributes: what else is known of the users, a row each; None where nothing is.
     """
 
     users: pl.Series
@@ -52,6 +55,8 @@ class Tasks:
     queries: Sequence[np.ndarray]
     times: Float64[np.ndarray, " users"]
     labels: Sequence[np.ndarray] | None = None
+    kinds: Sequence[np.ndarray] | None = None
+    attributes: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -59,8 +64,9 @@ class Tasks:
     def between(self, start: int, stop: int) -> "Tasks":
         """Some of the tasks."""
         some = slice(start, stop)
-        labels = None if self.labels is None else self.labels[some]
-        return Tasks(self.users[some], self.supports[some], self.queries[some], self.times[some], labels)
+        labels, kinds = (None if one is None else one[some] for one in (self.labels, self.kinds))
+        known = None if self.attributes is None else self.attributes[some]
+        return Tasks(self.users[some], self.supports[some], self.queries[some], self.times[some], labels, kinds, known)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Split:
         valid: histories of the users on whom settings may be chosen.
         cold: rows of the items whose interactions left training, in the `item` split.
         inner: a split of the training log alone, where settings are chosen when there are no validation users.
+        attributes: what else is known of users; None where nothing is.
     """
 
     train: Interactions
@@ -80,10 +87,11 @@ class Split:
     valid: Interactions
     cold: Int64[np.ndarray, " cold"] | None = None
     inner: "Split | None" = field(default=None, repr=False)
+    attributes: pl.DataFrame | None = field(default=None, repr=False)
 
     def tasks(self, part: Literal["test", "valid"], shots: int) -> Tasks:
-        """The tasks of the test or validation users at a number of shots; only liked items are asked for, and users with
-        nothing to ask for are left out.
+        """The tasks of the test or validation users at a number of shots; only liked items are asked for, of the kinds of
+        events that are predicted, and users with nothing to ask for are left out.
         """
         log = self.test if part == "test" else self.valid
         histories, clocks = log.split(), [] if log.timestamps is None else log.split(log.timestamps)
@@ -91,16 +99,21 @@ class Split:
             places = [(np.arange(len(h))[:shots], np.arange(shots, len(h))) for h in histories]
         else:
             places = [(np.flatnonzero(~self.is_cold[h])[:shots], np.flatnonzero(self.is_cold[h])) for h in histories]
-        said = None if log.labels is None else log.split(log.labels)
-        if said is not None:
-            places = [(a, b[own[b] > 0]) for (a, b), own in zip(places, said, strict=True)]
+        wanted = log.goal if log.labels is None else log.goal & (log.labels > 0)
+        if not wanted.all():
+            places = [(a, b[own[b]]) for (a, b), own in zip(places, log.split(wanted), strict=True)]
         if self.cold is None:
             places = [(support, query[:QUERY]) for support, query in places]
         asked = [user for user, (_, query) in enumerate(places) if len(query)]
         last = [clocks[user][places[user][0][-1]] if clocks and len(places[user][0]) else np.nan for user in asked]
         supports, queries = ([histories[user][places[user][side]] for user in asked] for side in (0, 1))
-        labels = None if said is None else [said[user][places[user][0]] for user in asked]
-        return Tasks(log.users.gather(asked), supports, queries, np.array(last, np.float64), labels)
+        labels, kinds = (
+            None if values is None else [own[user][places[user][0]] for own in [log.split(values)] for user in asked]
+            for values in (log.labels, log.kinds)
+        )
+        users = log.users.gather(asked)
+        known = None if self.attributes is None else of_these(self.attributes, users)
+        return Tasks(users, supports, queries, np.array(last, np.float64), labels, kinds, known)
 
     @cached_property
     def is_cold(self) -> np.ndarray:
@@ -142,7 +155,7 @@ def split(dataset: Dataset, protocol: Protocol, seed: int) -> Split:
             f"{len(made.train.items):,} training interactions; it takes at least {LEAST_USERS} test users, each with "
             f"{MIN_ITEMS} distinct items or more. Use more data, or another protocol."
         )
-    return made
+    return replace(made, attributes=dataset.attributes)
 
 
 def _buckets(seed: int, keys: pl.Series, prefix: str = "") -> np.ndarray:

@@ -58,7 +58,7 @@ def rank(
     parts = [np.empty((0, min(depth, n_items)), np.int32)]
     for start in range(0, len(tasks), step):
         some = tasks.between(start, start + step)
-        scores = _checked(ranker.scores(ranker.adapt(some.supports, some.times, some.labels)), len(some), n_items)
+        scores = _checked(ranker.scores(ranker.adapt(some)), len(some), n_items)
         parts.append(top(scores, some.supports, candidates, depth))
     return np.concatenate(parts)
 
@@ -82,7 +82,7 @@ def latency(ranker: Ranker, tasks: Tasks, depth: int, users: int = 100) -> dict[
     for user in [*range(min(3, len(tasks))), *range(min(users, len(tasks)))]:  # three to warm up
         one = tasks.between(user, user + 1)
         began = time.perf_counter()
-        state = ranker.adapt(one.supports, one.times, one.labels)
+        state = ranker.adapt(one)
         _settled()
         adapted = time.perf_counter()
         top(ranker.scores(state), one.supports, None, depth)

@@ -87,6 +87,7 @@ class Prior(Numbers):
         disliked: what a row with label -1 says, in units of one with label 1, by shots; may have either sign.
         neutral: the same of a row with label 0.
         heed: exponent of a row's emphasis (`Histories.emphasis`); 0 does not heed weights.
+        events: what a row of each kind of event but the strongest says, in units of one of the strongest.
     """
 
     scale: Float[Tensor, "knots names"]
@@ -96,6 +97,7 @@ class Prior(Numbers):
     disliked: Float[Tensor, "knots names"]
     neutral: Float[Tensor, "knots names"]
     heed: Float[Tensor, " names"]
+    events: Float[Tensor, "weaker names"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Coefficients:
     disliked: Float[Tensor, "shots names"]
     neutral: Float[Tensor, "shots names"]
     heed: Float[Tensor, " names"]
+    events: Float[Tensor, "kinds names"]
     gain: Float[Tensor, "shots names"]
     usual: Float[Tensor, "shots evidence"]
     spread: Float[Tensor, "shots evidence"]
@@ -184,6 +187,7 @@ class PreferenceHead:
         config: HeadConfig | None = None,
         device: torch.device | None = None,
         unliked: float = 0.0,
+        weaker: Sequence[float] = (),
     ) -> "PreferenceHead":
         """A head before training: channels start at the scales of their traits.
 
@@ -193,6 +197,7 @@ class PreferenceHead:
             device: where its numbers are.
             unliked: what a row that is not liked says to begin with, in units of one that is. Where there are none to learn
                 from, 0: such a row hides its item, and says nothing of others.
+            weaker: what a row of each kind of event but the strongest says to begin with.
         """
         config = config or HeadConfig()
         names, tied, evidence = names_of(traits), _tied(traits), evidence_of(traits, config)
@@ -207,6 +212,7 @@ class PreferenceHead:
             disliked=torch.full((knots, len(names)), unliked),
             neutral=torch.full((knots, len(names)), unliked),
             heed=torch.zeros(len(names)),
+            events=torch.tensor(weaker, dtype=torch.float32).reshape(-1, 1).repeat(1, len(names)),
         )
         gains = Gains(
             gain=torch.ones(knots, len(names)),
@@ -253,6 +259,7 @@ class PreferenceHead:
             disliked=table @ p.disliked,
             neutral=table @ p.neutral,
             heed=p.heed,
+            events=torch.cat([torch.ones_like(p.heed)[None], p.events]),
             gain=table @ g.gain,
             usual=table @ g.usual,
             spread=table @ g.spread,
@@ -341,6 +348,8 @@ class PreferenceHead:
                 parts[name] = bags.sums(channel.support, weight * own[by])
                 if name in tied:
                     parts[name] = parts[name] + bags.sums(channel.item, weight * known * tied[name])
+            elif channel.traits.reads == "groups":
+                parts[name] = own[by] * support.membership(channel.width)
             elif channel.traits.reads == "time" and channel.clock is not None:
                 parts[name] = own[by] * channel.clock.reading(support.time)
             else:
@@ -348,13 +357,15 @@ class PreferenceHead:
         return Reading(parts, faded[LISTS] * own[LISTS])
 
     def said(self, support: Histories, c: Coefficients) -> Float[Tensor, "#names users shots"]:
-        """What each row says, in units of one with label 1: by its label, and by its weight against the others of its
-        support. Linear in the label between -1, 0 and 1.
+        """What each row says, in units of one with label 1: by its label, its kind of event, and its weight against the
+        others of its support. Linear in the label between -1, 0 and 1.
         """
         if support.plain:
             return support.labels[None]
         label, mask, shots = support.labels, support.mask, support.shots
         heeded = support.emphasis.pow(c.heed[:, None, None])
+        if support.kinds is not None:
+            heeded = heeded * embedding(support.kinds, c.events).permute(2, 0, 1)
         below, none = (embedding(shots, table).T[..., None] for table in (c.disliked, c.neutral))
         return heeded * (
             label.clamp(min=0) - label.clamp(max=0) * below + torch.where(mask, 1 - label.abs(), 0.0) * none

@@ -106,11 +106,12 @@ def calibrate(
     Returns:
         The gains; and nDCG@10 of those users before and after, per knot.
     """
-    # without a support only popularity has a say, and no gain changes its order
+    # without a support few channels have a say; where it is only one, no gain changes its order
+    several = sum(traits.reads in ("nothing", "groups") for traits in head.traits.values()) > 1
     found = {
         knot: part
         for knot, shots in enumerate(KNOTS)
-        if shots and (part := _collect(head, lessons, shots, rng, limit)) is not None
+        if (shots or several) and (part := _collect(head, lessons, shots, rng, limit)) is not None
     }
     if not found:
         return head.gains, {}

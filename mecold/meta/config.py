@@ -1,5 +1,6 @@
 """Settings of meta-training, one frozen dataclass per concern; a misspelt one is a TypeError."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mecold.errors import InvalidDataError
@@ -72,6 +73,9 @@ class MetaConfig:
         liked_from: with ratings, interactions rated lower count as disliked (label -1): they enter supports, but are
             neither predicted nor part of the factors, and what they say is learned. None: every interaction is a liking,
             whatever its rating.
+        predict: kinds of events to be predicted, such as `("purchase",)`, where the log has an `event` column; the others are
+            read. Empty: all kinds are predicted.
+        events: kind -> how much a row of it says, in any unit; None: this is learned.
     """
 
     factors: FactorConfig = field(default_factory=FactorConfig)
@@ -79,3 +83,14 @@ class MetaConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
     text_rank: int = 256
     liked_from: float | None = None
+    predict: tuple[str, ...] = ()
+    events: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.predict, str):  # a name is no list of letters
+            object.__setattr__(self, "predict", (self.predict,))
+        bad = {name: value for name, value in (self.events or {}).items() if not 0 < value < float("inf")}
+        if bad:
+            raise InvalidDataError(
+                f"MetaConfig(events=...) has {bad}; strengths are positive. What is a refusal has a label of -1 in the log."
+            )

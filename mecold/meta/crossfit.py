@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from mecold.data.interactions import Interactions
@@ -64,6 +64,7 @@ def cross_fit(
     config: MetaConfig,
     rng: np.random.Generator,
     given: Sides | None = None,
+    groups: tuple[int, ...] = (),
 ) -> Views:
     """Fit channels for each fold on all users but its own.
 
@@ -74,6 +75,7 @@ def cross_fit(
         config: settings.
         rng: draws the folds and the start of the low-rank iteration.
         given: factors of a host, used in every view in place of the symmetric channel.
+        groups: number of groups of each attribute of the users.
     """
     n_items, device, settings = len(vectors), vectors.device, config.factors
     if given is not None:
@@ -89,6 +91,10 @@ def cross_fit(
         stats = statistics_of(part.items, part.offsets, factored, n_items, settings)
         if len(edges) and part.timestamps is not None:
             stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
+        if positive.events.goals:
+            stats = replace(stats, goals=np.bincount(part.items[part.goal], minlength=n_items).astype(np.float32))
+        if groups:
+            stats = replace(stats, by_group=_by_group(part, n_items, sum(groups)))
         parts.append(stats)
     total = parts[0]
     for stats in parts[1:]:
@@ -101,9 +107,21 @@ def cross_fit(
     def view(stats: Statistics) -> View:
         scaled = stats.counts * (total.counts.sum() / max(1.0, stats.counts.sum()))
         counts = torch.from_numpy(scaled).to(device)
-        material = Material(stats, counts, text, basis, settings, factored, edges, persistence, draws, given, {})
+        material = Material(
+            stats, counts, text, basis, settings, factored, edges, persistence, draws, given, {}, groups
+        )
         channels = made_of(MAKERS, material)
         return View(channels, fit_lists(stats.common, settings.neighbours).to(device), counts)
 
     folds = tuple(view(total.minus(stats)).space(basis) for stats in parts)
     return Views(folds, fold_of, basis, total, lambda: view(total))
+
+
+def _by_group(log: Interactions, n_items: int, width: int) -> Float32[np.ndarray, "items groups"]:
+    """Users of each group who touched each item."""
+    assert log.groups is not None
+    counts = np.zeros((n_items, width), np.float32)
+    for own in log.groups[log.owners].T:
+        known = own >= 0
+        np.add.at(counts, (log.items[known], own[known]), 1.0)
+    return counts

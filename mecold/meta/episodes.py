@@ -37,6 +37,10 @@ def cut(users: Histories, shots: Int[Tensor, " users"], query: int) -> Episodes:
         query: most query items.
     """
     support = users.first(shots)
+    if users.goals:  # what is predicted is spread thin
+        after = torch.arange(users.mask.shape[1]) >= support.shots[:, None]
+        asked = users.chosen(after & users.wanted, query)
+        return Episodes(support, asked.rows, asked.mask)
     places = support.shots[:, None] + torch.arange(query)
     inside = places < users.shots[:, None]
     places = places.clamp(max=users.rows.shape[1] - 1)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mecold.data.catalog import Catalog
+from mecold.data.events import Events
 from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.heads.preference import PreferenceHead
@@ -24,6 +25,8 @@ from mecold.space.space import ItemSpace
 from mecold.space.statistics import Statistics
 
 UNLIKED = 0.25  # of a like: what rows below the mark are worth at the least on logs of films and wines
+MOST_ROWS = 20  # of all kinds of events that are read for one that is predicted
+WEAKER = 0.5  # of the strongest kind of event: what the others say before training
 LEAST_DEMAND = 0.4  # for new items: some are shown however little late arrivals were wanted
 
 
@@ -51,6 +54,7 @@ def fit(
     config: MetaConfig,
     *,
     factors: ItemFactors | None = None,
+    groups: tuple[int, ...] = (),
     rng: np.random.Generator,
     recorder: Recorder | None = None,
 ) -> FitResult:
@@ -62,6 +66,7 @@ def fit(
         vectors: text vectors, on the device where the work is to be done.
         config: settings.
         factors: a host's factors, in place of the symmetric channel.
+        groups: number of groups of each attribute, where `log.groups` says who belongs to which.
         rng: all randomness.
         recorder: takes curves and notes.
 
@@ -70,29 +75,31 @@ def fit(
     """
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
         own = vectors.clone() if vectors.is_inference() else vectors
-        return _fit(log, catalog, own, config, factors, rng, recorder or Recorder())
+        return _fit(log, catalog, own, config, factors, groups, rng, recorder or Recorder())
 
 
 def _fit(
     log: Interactions, catalog: Catalog, vectors: Float[Tensor, "items text_dim"], config: MetaConfig,
-    factors: ItemFactors | None, rng: np.random.Generator, recorder: Recorder,
+    factors: ItemFactors | None, groups: tuple[int, ...], rng: np.random.Generator, recorder: Recorder,
 ) -> FitResult:  # fmt: skip
     recorder.report.notes += [*catalog.notes, *log.notes]
     if unread := log.unread_ratings(config.liked_from):
         recorder.note(unread)
     labels = log.labels_from(config.liked_from)
     eligible = _eligible(log, labels, config, factors, recorder)
-    views = cross_fit(log, labels > 0, vectors, config, rng, None if factors is None else factors.sides(catalog))
+    sides = None if factors is None else factors.sides(catalog)
+    views = cross_fit(log, labels > 0, vectors, config, rng, sides, groups)
     lessons = _lessons(log, labels, eligible, views, config, rng, recorder)
     traits = {name: channel.traits for name, channel in views.folds[0].channels.items()}
     unliked = UNLIKED if (labels < 1).any() else 0.0
-    head = PreferenceHead.start(traits, config.head, vectors.device, unliked)
-    head = train(head, lessons, recorder, rng=rng)
+    weaker = _weaker(log.events, config)
+    head = PreferenceHead.start(traits, config.head, vectors.device, unliked, weaker)
+    head = train(head, lessons, recorder, rng=rng, fixed=("events",) if config.events else ())
     basis = views.basis
     if config.training.calibrate:
         gains, values = calibrate(head, lessons, rng=rng)
         head = replace(head, gains=gains)
-        values["cold/demand"] = _demand(log.where(labels > 0), catalog.size)
+        values["cold/demand"] = _demand(log.where((labels > 0) & log.goal), catalog.size)
         most = config.training.new_item_share * values["cold/demand"]
         basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng)
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
@@ -111,11 +118,19 @@ def _lessons(
     recorder: Recorder,
 ) -> Lessons:
     settings = config.training
-    users = log.histories(labels, first=settings.max_shots + settings.query)
+    # goals are spread among other events: as many rows are read as are likely to hold a whole query
+    rare = min(MOST_ROWS, 1 / max(float(log.goal.mean()), 1e-9))
+    users = log.histories(labels, first=settings.max_shots + int(np.ceil(settings.query * rare)))
     lessons = lessons_of(views.folds, users, views.fold_of, eligible, settings, rng)
     if not any(map(len, lessons.held_out)):
         recorder.note("No user was held out: training ran through all its epochs, and the last one was kept.")
     return lessons
+
+
+def _weaker(events: Events, config: MetaConfig) -> list[float]:
+    """What the kinds of events but the strongest say to begin with; as given, where strengths are."""
+    given = config.events
+    return [WEAKER if not given else given[name] / given[events.names[0]] for name in events.names[1:]]
 
 
 def _demand(liked: Interactions, items: int) -> float:
@@ -131,7 +146,7 @@ def _eligible(
     """Users to draw episodes from: two items at least, and unseen by a host's factors where it says who is."""
     if config.liked_from is not None and log.ratings is None:
         raise InvalidDataError("MetaConfig.liked_from needs a rating column; the interactions have none.")
-    if not (labels > 0).any():
+    if not (log.goal & (labels > 0)).any():
         raise InvalidDataError("No interaction is rated at least MetaConfig.liked_from: there is nothing to learn.")
     eligible = log.lengths >= 2
     if factors is not None and len(factors.unseen_users):

@@ -63,7 +63,7 @@ def newcomer_episodes(users: Histories, new: Bool[Tensor, " items"], shots: int,
         shots: known items in a support.
         least: fewest known items in a support.
     """
-    fresh, liked = new[users.rows] & users.mask, users.mask & (users.labels > 0)
+    fresh, liked = new[users.rows] & users.mask, users.wanted
     chosen = users.mask & ~fresh
     chosen = chosen & (chosen.cumsum(1) <= shots)
     some = ((chosen.sum(1) >= least) & (liked & ~chosen).any(1)).nonzero()[:, 0]

@@ -80,7 +80,9 @@ def lessons_of(
     return Lessons(tuple(spaces), users, train, held_out, config)
 
 
-def train(head: PreferenceHead, lessons: Lessons, recorder: Recorder, *, rng: np.random.Generator) -> PreferenceHead:
+def train(
+    head: PreferenceHead, lessons: Lessons, recorder: Recorder, *, rng: np.random.Generator, fixed: Sequence[str] = ()
+) -> PreferenceHead:
     """Meta-train; the head that is returned has the prior of the best epoch.
 
     Args:
@@ -88,11 +90,12 @@ def train(head: PreferenceHead, lessons: Lessons, recorder: Recorder, *, rng: np
         lessons: what to learn from.
         recorder: takes the curves.
         rng: draws episodes and sampled items.
+        fixed: numbers of the prior that are not learned.
     """
     draws = torch.Generator(device=lessons.spaces[0].device).manual_seed(int(rng.integers(2**62)))
     learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
     head = replace(head, prior=Prior(**learned))
-    usual: dict[str, Any] = {"params": [value for name, value in learned.items() if name not in SLOW]}
+    usual: dict[str, Any] = {"params": [value for name, value in learned.items() if name not in (*SLOW, *fixed)]}
     slow: dict[str, Any] = {"params": [learned[name] for name in SLOW], "lr": lessons.config.lr / 10}
     optimiser = torch.optim.Adam([usual, slow], lr=lessons.config.lr)
     best, best_score, best_epoch = _kept(head), -1.0, 0

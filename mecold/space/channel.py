@@ -18,7 +18,7 @@ from mecold.space.clock import Clock
 LISTS = "lists"
 """The name under which a head keeps its numbers for the neighbour lists, which are no vectors and so no channel."""
 
-Reads: TypeAlias = Literal["items", "time", "nothing", "bonus"]
+Reads: TypeAlias = Literal["items", "time", "groups", "nothing", "bonus"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Traits:
     """What a channel is like, for heads and for items that nobody has touched.
 
     Args:
-        reads: what a user's vector in this channel is made of: the support's `items`; the `time` of the newest one; `nothing`,
-            so that it is a number learned by shots; or a `bonus` by shots, which calibration alone sets.
+        reads: what a user's vector in this channel is made of: the support's `items`; the `time` of the newest one; the
+            `groups` that the user belongs to; `nothing`, so that it is a number learned by shots; or a `bonus` by shots,
+            which calibration alone sets.
         start: logarithm of the channel's scale before training.
         fades: an older item of the support says less.
         tied: the item sides of the support's items are read too: they find what the same items lead to.

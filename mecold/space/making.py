@@ -51,6 +51,7 @@ class Material:
         draws: the start of low-rank iterations.
         given: a host's factors.
         made: the channels before this one.
+        group_sizes: number of groups of each attribute of users.
     """
 
     stats: Statistics
@@ -64,6 +65,7 @@ class Material:
     draws: torch.Generator
     given: Sides | None
     made: dict[str, Channel]
+    group_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

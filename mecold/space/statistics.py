@@ -33,6 +33,8 @@ class Statistics:
         past: `S'S` over the factored items, S the faded prefixes.
         ahead: `S'T` over the factored items, T the items that follow.
         by_time: interactions per item and bin of time, over the whole catalogue.
+        goals: users per item who did what is predicted, where that is not all that users do.
+        by_group: users per item and group of users, where groups are known.
     """
 
     counts: Float32[np.ndarray, " items"]
@@ -41,6 +43,8 @@ class Statistics:
     past: sp.csr_matrix | None
     ahead: sp.csr_matrix | None
     by_time: Float32[np.ndarray, "items bins"] | None = None
+    goals: Float32[np.ndarray, " items"] | None = None
+    by_group: Float32[np.ndarray, "items groups"] | None = None
 
     def minus(self, other: "Statistics") -> "Statistics":
         """The statistics of the users that are in this log but not in the other."""

@@ -15,10 +15,12 @@ import polars as pl
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
+from mecold.data.attributes import of_these
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions
-from mecold.errors import InvalidDataError
+from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.protocol import Tasks
 
 Supports: TypeAlias = Sequence[np.ndarray]
 """Rows of the support items of each user, oldest first."""
@@ -58,6 +60,16 @@ class Training:
         return self.dataset.items
 
     @cached_property
+    def attributes(self) -> pl.DataFrame | None:
+        """What else is known of the training users, a row each; None where nothing is."""
+        known = self.dataset.attributes
+        return None if known is None else of_these(known, self.log.users)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts that are not those of items."""
+        return self.dataset.encode(texts)
+
+    @cached_property
     def liked(self) -> Interactions:
         """The training histories without what was not liked."""
         return self.log if self.log.labels is None else self.log.where(self.log.labels > 0)
@@ -72,8 +84,8 @@ class Training:
 
     @cached_property
     def counts(self) -> Float32[np.ndarray, " items"]:
-        """Training users per item who liked it."""
-        return np.bincount(self.liked.items, minlength=self.n_items).astype(np.float32)
+        """Training users per item who liked it, as an event that is predicted."""
+        return np.bincount(self.liked.items[self.liked.goal], minlength=self.n_items).astype(np.float32)
 
     @cached_property
     def tie(self) -> Float32[np.ndarray, " items"]:
@@ -81,7 +93,7 @@ class Training:
         return (1e-6 * self.counts / max(1.0, float(self.counts.max()))).astype(np.float32)
 
     def frame(self) -> pl.DataFrame:
-        """The training histories as a frame: user_id, item_id, position; timestamp and label where there are any."""
+        """The training histories as a frame: user_id, item_id, position; timestamp, label and event where there are any."""
         sizes = self.log.lengths
         frame = pl.DataFrame(
             {
@@ -94,6 +106,9 @@ class Training:
             frame = frame.with_columns(pl.Series("timestamp", self.log.times))
         if self.log.labels is not None:
             frame = frame.with_columns(pl.Series("label", self.log.labels))
+        if self.log.kinds is not None:
+            names = pl.Series(list(self.log.events.names), dtype=pl.String)
+            frame = frame.with_columns(names.gather(self.log.kinds).alias("event"))
         return frame
 
 
@@ -101,9 +116,9 @@ class Training:
 class Fitted(Protocol):
     """A fitted system. Two steps, so that adaptation and recommendation can be timed apart.
 
-    One with a true attribute `reads_time` is called as `adapt(supports, times)`, with the time of each user's last item. One
-    with a true attribute `reads_labels` gets `labels=` too, those of the supports, or None where everything is liked; the
-    others are handed liked items alone.
+    One with an attribute `reads`, a tuple of names, gets more by name: `times` (of each user's last item), `labels` (of the
+    supports, None where everything is liked), `kinds` (of events) and `attributes` (a frame, a row per user). Who does not
+    read labels is handed liked items alone.
     """
 
     def adapt(self, supports: Supports) -> Any:
@@ -133,6 +148,9 @@ class System(Protocol):
         """Fit on the training histories; nothing else of the data set's interactions may be used."""
         ...
 
+
+TOLD = ("times", "labels", "kinds", "attributes")
+"""What a system may ask for beside supports: fields of `Tasks`."""
 
 Scorer: TypeAlias = Callable[[Supports], np.ndarray]
 
@@ -176,32 +194,31 @@ class Ranker:
 
     Args:
         fitted: the system.
-        reads_time: whether its `adapt` takes times too.
-        reads_labels: whether it takes labels.
+        reads: what its `adapt` takes beside supports.
     """
 
     fitted: Fitted
-    reads_time: bool = False
-    reads_labels: bool = False
+    reads: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, fitted: Fitted) -> "Ranker":
-        """Read the optional attributes."""
-        return cls(fitted, *(bool(getattr(fitted, name, False)) for name in ("reads_time", "reads_labels")))
+        """Read the optional attribute.
 
-    def adapt(self, supports: Supports, times: np.ndarray, labels: Sequence[np.ndarray] | None = None) -> Any:
-        """One state for the batch.
-
-        Args:
-            supports: rows by user.
-            times: of each user's last item, NaN where unknown.
-            labels: of the rows; None where everything is liked.
+        Raises:
+            InvalidDataError: if it names what there is not.
         """
-        told: dict[str, Any] = {"labels": labels} if self.reads_labels else {}
-        if labels is not None and not self.reads_labels:
-            supports = [rows[own > 0] for rows, own in zip(supports, labels, strict=True)]
+        reads = tuple(getattr(fitted, "reads", ()))
+        if odd := [name for name in reads if name not in TOLD]:
+            raise InvalidDataError(f"{type(fitted).__name__}.reads names {few(odd)}; there is {', '.join(TOLD)}.")
+        return cls(fitted, reads)
+
+    def adapt(self, tasks: Tasks) -> Any:
+        """One state for the batch."""
+        supports = tasks.supports
+        if tasks.labels is not None and "labels" not in self.reads:
+            supports = [rows[own > 0] for rows, own in zip(supports, tasks.labels, strict=True)]
         adapt: Callable[..., Any] = self.fitted.adapt
-        return adapt(supports, times, **told) if self.reads_time else adapt(supports, **told)
+        return adapt(supports, **{name: getattr(tasks, name) for name in self.reads})
 
     def scores(self, state: Any) -> np.ndarray:
         """Scores of the whole catalogue."""
@@ -261,7 +278,7 @@ def support_matrix(supports: Supports, n_items: int, fade: float | None = None) 
     return matrix
 
 
-def padded(supports: Supports, **columns: np.ndarray | None) -> Histories:
-    """Supports as tensors; `columns` are flat labels, weights or times, one per row."""
+def padded(supports: Supports, **columns: Any) -> Histories:
+    """Supports as tensors; `columns` as for `Histories.padded`."""
     rows = np.concatenate([*supports, np.empty(0, np.int64)]).astype(np.int64)
     return Histories.padded(rows, np.array([len(one) for one in supports], np.int64), **columns)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
-from mecold.evaluation.systems.base import Kind, Supports, Training, padded
+from mecold.data.attributes import Attributes, Encode
+from mecold.evaluation.systems.base import TOLD, Kind, Supports, Training, padded
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.model import Model
@@ -75,12 +77,16 @@ class Mecold:
         vectors = torch.from_numpy(training.vectors)
         if self.without == "no-text":
             vectors = torch.zeros_like(vectors)
+        log, known = training.log, Attributes()
+        if training.attributes is not None:
+            known = Attributes.of(training.attributes, training.encode)
+            log = replace(log, groups=known.groups(training.attributes, training.encode))
         found = fit(
-            training.log, training.dataset.catalog, vectors.to(training.device), config,
-            rng=np.random.default_rng(training.seed),
+            log, training.dataset.catalog, vectors.to(training.device), config,
+            groups=known.sizes, rng=np.random.default_rng(training.seed),
         )  # fmt: skip
-        model = Model(found.basis, found.head, encoder="", axes="", log="")
-        return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"))
+        model = Model(found.basis, found.head, encoder="", axes="", log="", events=log.events, attributes=known)
+        return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"), training.encode)
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,24 @@ class FittedMecold:
 
     model: Model
     shelf: Shelf
-    reads_time: bool = True
-    reads_labels: bool = True
+    encode: Encode
+    reads: tuple[str, ...] = TOLD
 
     def adapt(
-        self, supports: Supports, times: np.ndarray | None = None, labels: Sequence[np.ndarray] | None = None
+        self,
+        supports: Supports,
+        times: np.ndarray | None = None,
+        labels: Sequence[np.ndarray] | None = None,
+        kinds: Sequence[np.ndarray] | None = None,
+        attributes: pl.DataFrame | None = None,
     ) -> UserVectors:
-        """One vector per user; `times` are those of each user's newest item, `labels` of the support."""
+        """One vector per user; `times` are those of each user's newest item, `labels` and `kinds` of the support."""
         sizes = [len(rows) for rows in supports]
         columns = {
             "times": None if times is None else np.repeat(times, sizes),
             "labels": None if labels is None else np.concatenate([*labels, np.empty(0, np.float32)]),
+            "kinds": None if kinds is None else np.concatenate([*kinds, np.empty(0, np.int64)]),
+            "groups": None if attributes is None else self.model.attributes.groups(attributes, self.encode),
         }
         return adapt(self.model, self.shelf, padded(supports, **columns))
 

@@ -1,8 +1,9 @@
-"""Newness and popularity: nothing of the support is read, every user has the same number per number of shots."""
+"""Newness, popularity and goals: nothing of the support is read, every user has the same number per number of shots."""
 
 import torch
 
 from mecold.space.channel import Channel, Traits
+from mecold.space.channels.trend import SHRINK
 from mecold.space.making import Maker, Material, Newcomers, Sides
 
 
@@ -26,5 +27,17 @@ def _guess(channel: Channel, new: Newcomers) -> Sides:
     return Sides(None, torch.where(new.known, guess, nobody))
 
 
+def _goals(material: Material) -> Sides | None:
+    """How often an item is bought, say, by those who looked at it: log of the shrunk rate over the rate of all items."""
+    if material.stats.goals is None:
+        return None
+    counts, goals = torch.from_numpy(material.stats.counts), torch.from_numpy(material.stats.goals)
+    expected = counts * (goals.sum() / counts.sum().clamp(min=1))
+    scale = torch.log1p(counts).std(correction=0).clamp(min=1e-6)
+    found = torch.log((goals + SHRINK) / (expected + SHRINK)) / scale
+    return Sides(None, found[:, None].to(material.counts.device))
+
+
 NEW = Maker("new", Traits(reads="bonus"), _nothing_is_new, _new)
 POPULARITY = Maker("popularity", Traits(reads="nothing", start=-1.0), _popularity, _guess, gained=False)
+GOALS = Maker("goals", Traits(reads="nothing", start=-1.0), _goals)
