@@ -43,6 +43,11 @@ class Model:
         return list(json.loads(lines[-1])["notes"]) if lines else []
 
     @cached_property
+    def repeats(self) -> bool:
+        """True where it was learned what comes again."""
+        return bool(self.head.gains.again.any())
+
+    @cached_property
     def coefficients(self) -> Coefficients:
         """The head's numbers, expanded once."""
         return self.head.coefficients()

@@ -20,6 +20,7 @@ from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.histories import Histories
+from mecold.data.history import read_history
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
@@ -30,7 +31,8 @@ from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
-from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, read_history, states_of
+from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, states_of
+from mecold.space.back import Back
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Hidden, Ranked
 from mecold.space.rerank import Find
@@ -233,7 +235,7 @@ class Recommender:
             k: how many; at least 1.
             exclude: items to leave out; unknown ones are no error, they are out already.
             among: recommend only these.
-            include_seen: let items of the support come back.
+            include_seen: let items of the support come back; how high is learned, where the log shows what comes again.
             diversity: 0 for the best scores, up to 1 for items whose texts are as unlike as can be.
             groups: item -> group (brand, author, parent product), or a table of `item_id` and one more column; an item
                 without a group is not capped. For one user after another take a mapping: of it only candidates are looked up.
@@ -251,8 +253,10 @@ class Recommender:
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        hidden = shelf.there([*leaving(exclude, shelf.catalog), *(() if include_seen else user.seen)])
-        find = _finder(shelf, vectors, hidden, among)
+        out = leaving(exclude, shelf.catalog)
+        find = _finder(shelf, vectors, shelf.there([*out, *user.seen]), among)
+        if include_seen:
+            find = _with_seen(find, shelf, vectors, user, out, among)
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
@@ -700,6 +704,22 @@ def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Iterable
     wanted = shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`")
     allowed = np.setdiff1d(np.unique(wanted), hidden)
     return lambda _, depth: shelf.search_among(allowed, user, depth)
+
+
+def _with_seen(
+    find: Find, shelf: Shelf, vectors: UserVectors, user: UserState, out: list[ItemId], among: Iterable[ItemId] | None
+) -> Find:
+    """A search in which what the user has may come back."""
+    gone, allowed = set(out), None if among is None else set(among)
+    pairs = [
+        (row, bonus)
+        for item, bonus in zip(user.seen, user.again.tolist(), strict=True)
+        if item not in gone and (allowed is None or item in allowed) and (row := shelf.catalog.row(item)) is not None
+    ]
+    rows = np.array([row for row, _ in pairs], np.int64)
+    back = Back(Hidden.of([rows]), np.array([bonus for _, bonus in pairs], np.float32))
+    back = back.only(~shelf.out.cpu().numpy()[rows])
+    return lambda some, depth: back.among(find(some, depth), shelf.space, vectors, depth)
 
 
 def _listed(shelf: Shelf, found: Ranked) -> list[Recommendation]:

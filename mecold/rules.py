@@ -93,7 +93,7 @@ class Named:
         found = pairs.join(places, on="user").sort("place", "row")
         if found.is_empty():
             _nothing(
-                f"None of the {len(self.ids):,} pairs in `{name}` is of a user of the histories and an item of the catalogue"
+                f"None of the {len(self.ids):,} pairs in `{name}` is of a user of the histories and an item there is"
             )
         return Hidden(found["place"].to_numpy(), found["row"].to_numpy())
 
@@ -116,6 +116,15 @@ class Allowed:
     def same(self) -> bool:
         """True where all users may get the same."""
         return self.only is None and not len(self.hidden.users)
+
+    def keeps(self, pairs: Hidden) -> Bool[np.ndarray, " pairs"]:
+        """Which users may get which rows."""
+        items = len(self.out)
+        wanted = pairs.users * items + pairs.rows
+        keep: np.ndarray = ~self.out.cpu().numpy()[pairs.rows] & ~np.isin(
+            wanted, self.hidden.users * items + self.hidden.rows
+        )
+        return keep if self.only is None else keep & np.isin(wanted, self.only.users * items + self.only.rows)
 
     def between(self, start: int, stop: int) -> "Allowed":
         """That of some users of the batch."""

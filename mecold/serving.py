@@ -4,10 +4,8 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,21 +13,19 @@ import torch
 from jaxtyping import Int64
 
 from mecold.data.catalog import Catalog, plain_ids
-from mecold.data.events import Events
 from mecold.data.frames import id_column
 from mecold.data.histories import Histories
-from mecold.data.interactions import Interactions, OnUnknown
+from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError, few
 from mecold.model import Model
 from mecold.rules import Allowed, Rules
+from mecold.space.back import Back
 from mecold.space.index import Hidden, Ranked
 from mecold.space.rerank import Rerank
 from mecold.space.shelf import Shelf
 from mecold.space.space import UserVectors
-from mecold.types import Interaction, ItemId, UserState
+from mecold.types import ItemId, UserState
 
-_LARGEST = float(np.finfo(np.float32).max)
-_NUMBERS: Any = (float, int, np.number)
 _ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
 _USERS_AT_ONCE = 2048
 
@@ -49,102 +45,13 @@ def check_state(user: object, model: Model, dim: int) -> None:
             f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
             "Call adapt_user again."
         )
-    for name, numbers, size in (("query", user.query, dim), ("trust", user.trust, len(user.seen))):
+    for name, size in (("query", dim), ("trust", len(user.seen)), ("again", len(user.seen))):
+        numbers = getattr(user, name)
         if numbers.shape != (size,) or not np.isfinite(numbers).all():
             raise InvalidDataError(
                 f"The state's {name} has shape {numbers.shape} or is not finite; it needs {size} finite numbers. "
                 "Call adapt_user again."
             )
-
-
-def read_history(
-    source: object, catalog: Catalog, on_unknown: OnUnknown, events: Events | None = None
-) -> tuple[Histories, tuple[ItemId, ...]]:
-    """One user's history, and the items of it that are not in the catalogue."""
-    if isinstance(source, str | bytes):
-        raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
-    if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
-        raise InvalidDataError(
-            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight). "
-            "Frames go to adapt_users."
-        )
-    given = [_checked(one, place) for place, one in enumerate(source)]
-    catalog.checked([row.item for row in given], "history")
-    timed = sum(row.time is not None for row in given)
-    if timed not in (0, len(given)):
-        raise InvalidDataError(
-            f"{timed:,} of {len(given):,} interactions have a time: give one to all, or to none (the order of the list "
-            "counts then)."
-        )
-    if timed:
-        given.sort(key=lambda row: row.time or 0.0)
-    first = _distinct(given, events)
-    unknown = () if on_unknown == "raise" else tuple(item for item in first if item not in catalog)
-    known = [row for row in first.values() if row.item not in unknown]
-    rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
-    numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
-    labels, weights, times = numbers.reshape(-1, 3).T
-    kinds = (
-        None
-        if events is None
-        else np.array([events.names.index(row.event) if row.event else 0 for row in known], np.int64)
-    )
-    return Histories.padded(
-        rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds
-    ), unknown
-
-
-def _distinct(given: Sequence[Interaction], events: Events | None) -> dict[ItemId, Interaction]:
-    """Each item once, in order: as it came first; where there are kinds of events as it came last, as the strongest of them."""
-    found: dict[ItemId, Interaction] = {}
-    if events is None:
-        for row in given:
-            found.setdefault(row.item, row)
-        return found
-    events.named(pl.Series([row.event for row in given if row.event is not None], dtype=pl.String))
-    place = {name: at for at, name in enumerate(events.names)} | {None: 0}
-    for row in given:
-        before = found.pop(row.item, row)
-        found[row.item] = row._replace(event=min(before.event, row.event, key=place.__getitem__))
-    return found
-
-
-def _checked(one: Any, place: int) -> Interaction:
-    row = one if isinstance(one, Interaction) else Interaction(one)
-    if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
-        row = row._replace(item=row.item.item())
-    if type(row.item) not in (str, int) or row.item == "":
-        raise InvalidDataError(
-            f"Row {place} of the history is {str(row.item)[:60]!r} of type {type(row.item).__name__}, which is no item id: "
-            "pass ids, strings or integers, or Interaction(item, label, time, weight)."
-        )
-    if row.time is not None and not isinstance(row.time, float | int):
-        row = row._replace(time=_seconds(row.time))
-    numbers = (row.label, row.weight, row.time or 0.0)
-    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
-        raise InvalidDataError(
-            f"{row} must have a finite label from -1 (disliked) to 1 (liked), a finite time if any, and a positive, finite "
-            "weight. Turn ratings into labels, or hand over a frame with a rating column to a model with liked_from."
-        )
-    return row
-
-
-def _seconds(time: object) -> Any:
-    """A date or datetime as the seconds that frames make of it, without a zone in UTC; anything else as it is."""
-    if time != time:  # NaT, of whatever library
-        return np.nan
-    if isinstance(time, np.datetime64):
-        time = time.astype("datetime64[us]").item()
-    if isinstance(time, datetime):
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    if isinstance(time, date):
-        return datetime(time.year, time.month, time.day, tzinfo=UTC).timestamp()
-    return time
-
-
-def _is_float32(number: Any) -> bool:
-    """True for a number that is finite where it is stored."""
-    return isinstance(number, _NUMBERS) and bool(abs(number) <= _LARGEST)  # False for NaN too
 
 
 @torch.inference_mode()
@@ -169,12 +76,16 @@ def states_of(
     """
     users = adapt(model, shelf, support)
     vectors, trusts, rows = users.vector.cpu().numpy(), users.trust.cpu().numpy(), support.rows.numpy()
+    before = model.head.again(support).cpu().numpy() if model.repeats else None
     for user, shots in enumerate(support.mask.sum(1).tolist()):
         seen = (*shelf.ids(rows[user, :shots]), *unknown[user])
         read = min(shots, trusts.shape[1])  # of a long history only the newest items
         trust = np.zeros(len(seen), np.float32)
         trust[shots - read : shots] = trusts[user, :read]
-        yield UserState(vectors[user], seen, trust, shots, model.fingerprint)
+        again = np.zeros(len(seen), np.float32)
+        if before is not None:
+            again[:shots] = before[user, :shots]
+        yield UserState(vectors[user], seen, trust, again, shots, model.fingerprint)
 
 
 def chunks(log: Interactions) -> Iterator[slice]:
@@ -188,15 +99,31 @@ def chunks(log: Interactions) -> Iterator[slice]:
         start += count
 
 
-def search(shelf: Shelf, users: UserVectors, k: int, allowed: Allowed, rerank: Rerank | None) -> Ranked:
-    """Lists of a batch of users."""
+def search(
+    shelf: Shelf, users: UserVectors, k: int, allowed: Allowed, rerank: Rerank | None, seen: Hidden, back: Back | None
+) -> Ranked:
+    """Lists of a batch of users.
+
+    Args:
+        shelf: the items.
+        users: who wants lists.
+        k: how long they are.
+        allowed: who may get what.
+        rerank: how lists are picked.
+        seen: what users have.
+        back: the same, where it may come back.
+    """
+    whole = replace(allowed, hidden=allowed.hidden.joined(seen))
+    returning = None if back is None else back.only(allowed.keeps(back.pairs))
 
     def find(some: np.ndarray | None, depth: int) -> Ranked:
-        asking, hidden, only = users, allowed.hidden, allowed.only
+        asking, hidden, only, own = users, whole.hidden, whole.only, returning
         if some is not None:
             asking = users.take(torch.from_numpy(some).to(shelf.space.device))
             hidden, only = hidden.taken(some), None if only is None else only.taken(some)
-        return shelf.index.search(shelf.space, allowed.out, asking, depth, hidden, only)
+            own = None if own is None else own.taken(some)
+        found = shelf.index.search(shelf.space, whole.out, asking, depth, hidden, only)
+        return found if own is None else own.among(found, shelf.space, asking, depth)
 
     return find(None, k) if rerank is None else rerank.best(shelf.space, k, find)
 
@@ -231,10 +158,11 @@ def ranked_frame(
 
     def found_for(support: Histories, start: int) -> Ranked:
         own = allowed.between(start, start + len(support))
-        if not rules.include_seen:
-            mask, rows = support.mask.numpy(), support.rows.numpy()
-            own = replace(own, hidden=own.hidden.joined(Hidden(np.nonzero(mask)[0], rows[mask])))
-        return search(shelf, adapt(model, shelf, support), k, own, rules.rerank)
+        mask, rows = support.mask.numpy(), support.rows.numpy()
+        seen, back = Hidden(np.nonzero(mask)[0], rows[mask]), None
+        if rules.include_seen:
+            back = Back(seen, model.head.again(support).cpu().numpy()[mask])
+        return search(shelf, adapt(model, shelf, support), k, own, rules.rerank, seen, back)
 
     labels = log.labels_from(liked_from)
     if known is not None:

@@ -78,6 +78,9 @@ class Explanation:
     contributions: tuple[tuple[ItemId, float], ...]
 
 
+_NUMBERS = ("query", "trust", "again")  # of a state, as arrays
+
+
 @dataclass(frozen=True, eq=False)
 class UserState:
     """All that mecold knows of a user. The caller keeps it; mecold keeps nothing.
@@ -86,6 +89,7 @@ class UserState:
         query: the adapted head, float32, shape `(dim,)`, read-only.
         seen: the items of the support, never recommended unless asked for.
         trust: how much the neighbours of each item of `seen` count, float32, read-only; 0 for an unknown item.
+        again: what each item of `seen` scores for having come before, should it be let come back, float32, read-only.
         shots: size of the support.
         model: fingerprint of the model that made the query; another model refuses the state.
     """
@@ -93,11 +97,12 @@ class UserState:
     query: Float32[np.ndarray, " dim"]
     seen: tuple[ItemId, ...]
     trust: Float32[np.ndarray, " seen"]
+    again: Float32[np.ndarray, " seen"]
     shots: int
     model: str
 
     def __post_init__(self) -> None:
-        for name in ("query", "trust"):
+        for name in _NUMBERS:
             numbers = np.array(getattr(self, name), dtype=np.float32)
             numbers.flags.writeable = False
             object.__setattr__(self, name, numbers)
@@ -110,13 +115,11 @@ class UserState:
         return hash(self._all())
 
     def _all(self) -> tuple[object, ...]:
-        return self.seen, self.shots, self.model, self.query.tobytes(), self.trust.tobytes()
+        return self.seen, self.shots, self.model, *(getattr(self, name).tobytes() for name in _NUMBERS)
 
     def to_json(self) -> str:
         """The state as JSON text; `from_json` returns an equal state."""
-        numbers = {
-            name: base64.b64encode(getattr(self, name).astype("<f4").tobytes()).decode() for name in ("query", "trust")
-        }
+        numbers = {name: base64.b64encode(getattr(self, name).astype("<f4").tobytes()).decode() for name in _NUMBERS}
         return json.dumps({**numbers, "seen": list(self.seen), "shots": self.shots, "model": self.model})
 
     @classmethod
@@ -128,14 +131,14 @@ class UserState:
         """
         try:
             fields = json.loads(text)
-            query, trust = (
+            query, trust, again = (
                 np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f4").astype(np.float32)
-                for name in ("query", "trust")
+                for name in _NUMBERS
             )
             seen, shots = tuple(fields["seen"]), int(fields["shots"])
             if not all(isinstance(item, str | int) for item in seen):
                 raise TypeError("seen holds something that is no item id")
-            return cls(query, seen, trust, shots, str(fields["model"]))
+            return cls(query, seen, trust, again, shots, str(fields["model"]))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidDataError(
                 f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mecold import Catalog, DataWarning, Interaction, InvalidDataError, TextTemplate, UnknownItemError
 from mecold.data.delimited import holds_words, id_from_text, number_from_text
 from mecold.data.frames import INTERACTION_NAMES, as_said, read_frame
+from mecold.data.history import read_history
 from mecold.data.interactions import Interactions
 from mecold.rules import leaving
-from mecold.serving import read_history
 
 ITEMS = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["one", "two", "three"]})
 

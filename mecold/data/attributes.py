@@ -205,7 +205,7 @@ def _words(values: pl.Series) -> list[str]:
 def _centres(vectors: Float32[np.ndarray, "texts dim"]) -> Float32[np.ndarray, "topics dim"]:
     """Centres of groups of texts: ten rounds of k-means from texts spread over the whole."""
     topics = min(TOPICS, len(vectors))
-    centres = vectors[np.linspace(0, len(vectors) - 1, topics).astype(int)].copy()
+    centres: np.ndarray = vectors[np.linspace(0, len(vectors) - 1, topics).astype(int)].copy()
     for _ in range(10):
         nearest = _nearest(vectors, centres)
         for topic in range(topics):
@@ -215,6 +215,6 @@ def _centres(vectors: Float32[np.ndarray, "texts dim"]) -> Float32[np.ndarray, "
 
 
 def _nearest(vectors: np.ndarray, centres: np.ndarray) -> Int64[np.ndarray, " texts"]:
-    distances: np.ndarray = (centres**2).sum(1) - 2 * vectors @ centres.T
-    found: Int64[np.ndarray, " texts"] = np.argmin(distances, axis=1)
+    distances = (centres**2).sum(1) - 2 * vectors @ centres.T
+    found: np.ndarray = distances.argmin(1)
     return found

@@ -1,6 +1,6 @@
 """Kinds of events, such as view, cart and purchase: which there are, which is the strongest, and which are predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,13 +31,26 @@ class Events:
         Raises:
             InvalidDataError: if it has kinds that the model was not fitted with.
         """
-        odd = [name for name in column.unique(maintain_order=True).to_list() if name not in self.names]
-        if odd and self.names:
+        if self.names:
+            self.check(column.unique(maintain_order=True).to_list())
+        return self
+
+    def place(self, name: str | None) -> int:
+        """Place of a known kind; the strongest where none is said."""
+        return 0 if name is None else self.names.index(name)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse kinds that the model was not fitted with.
+
+        Raises:
+            InvalidDataError: naming them, and those that there are.
+        """
+        odd = list(dict.fromkeys(name for name in names if name not in self.names))
+        if odd:
             raise InvalidDataError(
                 f"The model knows no events {few(odd)}; it was fitted with {few(self.names, MOST)}. Rename them, drop those "
                 "rows, or fit with them."
             )
-        return self
 
     def codes(self, column: pl.Series) -> Int64[np.ndarray, " rows"]:
         """Place of each row's kind; 0 for all where no kinds are known."""

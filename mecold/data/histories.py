@@ -28,6 +28,8 @@ class Histories(Rows):
         kinds: place of each row's kind of event, 0 for the strongest and in padding; None where there are no kinds.
         groups: what is known of each user, as `data.attributes` codes it; None where nothing is.
         goals: so many of the first kinds are predicted; all where 0.
+        repeats: how often each row's item came; None where none came twice.
+        since: how many interactions of the user came after the last of them.
     """
 
     rows: Int[Tensor, "users length"]
@@ -38,6 +40,8 @@ class Histories(Rows):
     kinds: Int[Tensor, "users length"] | None = None
     groups: Int[Tensor, "users attributes"] | None = None
     goals: int = 0
+    repeats: Int[Tensor, "users length"] | None = None
+    since: Int[Tensor, "users length"] | None = None
 
     @classmethod
     def padded(
@@ -51,6 +55,8 @@ class Histories(Rows):
         kinds: np.ndarray | None = None,
         groups: np.ndarray | None = None,
         goals: int = 0,
+        repeats: np.ndarray | None = None,
+        since: np.ndarray | None = None,
     ) -> "Histories":
         """Histories out of flat arrays, user after user; at least one column wide.
 
@@ -63,6 +69,8 @@ class Histories(Rows):
             kinds: one per row; none by default.
             groups: one row per user; nothing is known by default.
             goals: so many of the first kinds are predicted.
+            repeats: one per row; every item came once by default.
+            since: one per row, with `repeats`.
         """
         sizes = np.asarray(sizes, np.int64)
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
@@ -81,6 +89,8 @@ class Histories(Rows):
             None if kinds is None else spread(kinds, 0, np.int64),
             None if groups is None else torch.from_numpy(np.ascontiguousarray(groups)),
             goals,
+            None if repeats is None else spread(repeats, 0, np.int64),
+            None if since is None else spread(since, 0, np.int64),
         )
 
     @cached_property
@@ -163,6 +173,6 @@ class Histories(Rows):
 
     def _columns(self, change: Callable[[Tensor], Tensor]) -> "Histories":
         """The same users with everything changed that there is one of per row."""
-        kinds = None if self.kinds is None else change(self.kinds)
+        kinds, repeats, since = (None if p is None else change(p) for p in (self.kinds, self.repeats, self.since))
         rows, labels, weights, times, mask = map(change, (self.rows, self.labels, self.weights, self.times, self.mask))
-        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals)
+        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals, repeats, since)

@@ -27,7 +27,7 @@ from mecold.data.frames import (
     text_column,
 )
 from mecold.data.histories import Histories
-from mecold.data.remarks import ORDERS, busiest_user, columns_read, scale_of, tell_of_times, users_like_none
+from mecold.data.remarks import ORDERS, busiest_user, columns_read, kinds_read, scale_of, tell_of_times, users_like_none
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
 
@@ -51,6 +51,9 @@ class Interactions:
         events: kinds of events, the strongest first.
         kinds: place of each interaction's kind among them; None where there is no such column.
         groups: what is known of each user, as `data.attributes` codes it; None where nothing is.
+        repeats: how often each interaction's item came, as an event that is predicted; None where none came twice.
+        since: how many rows of the user's came after the last of them.
+        again: every such row of the log, so that it is learned what comes again; None where nothing does.
         notes: what was set aside while reading, with counts; which columns were read; what looks odd.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
@@ -66,6 +69,9 @@ class Interactions:
     events: Events = field(default_factory=Events)
     kinds: Int64[np.ndarray, " rows"] | None = None
     groups: Int64[np.ndarray, "users attributes"] | None = None
+    repeats: Int64[np.ndarray, " rows"] | None = None
+    since: Int64[np.ndarray, " rows"] | None = None
+    again: "Again | None" = None
     notes: tuple[str, ...] = ()
     unknown: Mapping[ItemId, tuple[ItemId, ...]] = field(default_factory=dict)
 
@@ -116,7 +122,8 @@ class Interactions:
         log = everyone.filter(pl.col("row") >= 0)
         if log.is_empty() and not may_be_empty:
             raise UnknownItemError("No interaction is of an item in the catalogue. Do both frames use the same ids?")
-        kept = _distinct(_ordered(log))
+        ordered = _ordered(log)
+        kept = _distinct(ordered, events)
         if kept.height < log.height:
             rule = "the last counts, as the strongest event of them" if "event" in log.columns else "the first counts"
             notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; {rule}")
@@ -125,9 +132,11 @@ class Interactions:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
         unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
-        notes += [columns_read(frame, kept), *busiest_user(everyone["user_id"])]
+        notes += [columns_read(frame, kept), *kinds_read(events), *busiest_user(everyone["user_id"])]
         found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
-        return replace(found, events=events)
+        return replace(
+            found, events=events, again=_again(ordered, found.users, events) if "repeats" in kept.columns else None
+        )
 
     def __len__(self) -> int:
         return len(self.users)
@@ -144,7 +153,8 @@ class Interactions:
         starts = np.cumsum(sizes) - sizes
         rows = np.repeat(self.offsets[chosen] - starts, sizes) + np.arange(sizes.sum())
         groups = None if self.groups is None else self.groups[chosen]
-        return replace(self._of(self.users.gather(chosen), sizes, rows), groups=groups)
+        again = None if self.again is None else self.again.take(chosen)
+        return replace(self._of(self.users.gather(chosen), sizes, rows), groups=groups, again=again)
 
     def where(self, keep: Bool[np.ndarray, " rows"]) -> "Interactions":
         """The same users with only the interactions where `keep` is True; some histories may end up empty."""
@@ -206,6 +216,7 @@ class Interactions:
             self.items[rows], sizes, labels=labels[rows], weights=self.weights[rows],
             times=None if clock is None else clock[rows], kinds=None if self.kinds is None else self.kinds[rows],
             groups=None if self.groups is None else self.groups[users], goals=self.events.goals,
+            repeats=None if self.repeats is None else self.repeats[rows], since=None if self.since is None else self.since[rows],
         )  # fmt: skip
 
     def split(self, values: np.ndarray | None = None) -> list[np.ndarray]:
@@ -225,6 +236,8 @@ class Interactions:
             events=self.events,
             kinds=None if self.kinds is None else self.kinds[rows],
             groups=self.groups,
+            repeats=None if self.repeats is None else self.repeats[rows],
+            since=None if self.since is None else self.since[rows],
         )
 
 
@@ -276,12 +289,49 @@ def _ordered(log: pl.DataFrame) -> pl.DataFrame:
     return log.with_columns(pl.Series("shuffle", keys)).sort(["user_id", "shuffle"], maintain_order=True)
 
 
-def _distinct(log: pl.DataFrame) -> pl.DataFrame:
+def _distinct(log: pl.DataFrame, events: Events) -> pl.DataFrame:
     """One row per user and item of an ordered log."""
-    pair = ["user_id", "row"]
-    if "event" not in log.columns:
-        return log.unique(pair, keep="first", maintain_order=True)
-    return log.with_columns(pl.col("event").min().over(pair)).unique(pair, keep="last", maintain_order=True)
+    pair, kinds = ["user_id", "row"], "event" in log.columns
+    kept = log.unique(pair, keep="last" if kinds else "first", maintain_order=True)
+    if kept.height == log.height:
+        return kept
+    goal = pl.col("event") < events.goals if kinds and events.goals else pl.lit(value=True)
+    numbered = log.with_columns(
+        goal=goal, after=pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id"),
+    )  # fmt: skip
+    totals = numbered.group_by(pair).agg(
+        repeats=pl.col("goal").sum().cast(pl.Int64),
+        since=pl.coalesce(pl.col("after").filter(pl.col("goal")).min(), pl.col("after").min()).cast(pl.Int64),
+        **({"strongest": pl.col("event").min()} if kinds else {}),
+    )
+    kept = kept.join(totals, on=pair, how="left", maintain_order="left")
+    return kept.with_columns(event=pl.col("strongest")).drop("strongest") if kinds else kept
+
+
+@dataclass(frozen=True)
+class Again:
+    """All rows of a log by user, oldest first, items as often as they came.
+
+    Args:
+        offsets: user `u` owns the rows `offsets[u]:offsets[u + 1]`.
+        items: rows of the catalogue.
+    """
+
+    offsets: Int64[np.ndarray, " users_plus_one"]
+    items: Int64[np.ndarray, " rows"]
+
+    def take(self, users: Int64[np.ndarray, " some"]) -> "Again":
+        """Those of these users."""
+        parts = [self.items[self.offsets[user] : self.offsets[user + 1]] for user in users]
+        sizes = np.array([0, *map(len, parts)], np.int64)
+        return Again(sizes.cumsum(), np.concatenate([*parts, np.empty(0, np.int64)]))
+
+
+def _again(ordered: pl.DataFrame, users: pl.Series, events: Events) -> Again:
+    goal = ordered.filter(pl.col("event") < events.goals) if events.goals else ordered
+    sizes = pl.DataFrame([users]).join(goal.group_by("user_id").len(), on="user_id", how="left", maintain_order="left")
+    ends = sizes["len"].fill_null(0).to_numpy().cumsum()
+    return Again(np.concatenate([[0], ends]).astype(np.int64), goal["row"].to_numpy().astype(np.int64))
 
 
 def _grouped(
@@ -305,6 +355,8 @@ def _grouped(
         times=None if order == "shuffle" else log[order].to_numpy().astype(np.float64),
         order=order,
         kinds=log["event"].to_numpy() if "event" in log.columns else None,
+        repeats=log["repeats"].to_numpy() if "repeats" in log.columns else None,
+        since=log["since"].to_numpy() if "repeats" in log.columns else None,
         notes=notes,
         unknown=unknown,
     )

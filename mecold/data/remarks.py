@@ -1,12 +1,13 @@
 """What looks odd in a log, and what was read of it, in sentences: nothing is changed here."""
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
+from mecold.data.events import Events
 from mecold.data.frames import INTERACTION_NAMES, told_columns
 from mecold.errors import DataWarning, few
 
@@ -47,12 +48,21 @@ def columns_read(frame: pl.DataFrame, log: pl.DataFrame) -> str:
     order = next((name for name in ORDERS if name in log.columns), None)
     behind = {"position"} if order == "timestamp" else set()
     behind |= {"rating"} if "label" in log.columns else set()
-    used = {name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind}
-    times = {name for name in used if frame[name].dtype.is_temporal()}
-    line = told_columns("Interactions", frame, used | dict.fromkeys(times, "times"))
+    used: dict[str, Any] = {name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind}
+    used |= {name: "times" for name in used if frame[name].dtype.is_temporal()}
+    used |= {"event": "names"} if "event" in used else {}
+    line = told_columns("Interactions", frame, used)
     return line + (
         "" if order else " No timestamp or position: histories are in a fixed shuffle, not in order of time."
     )
+
+
+def kinds_read(events: Events) -> list[str]:
+    """Which kinds of events there are, in order, and what is predicted."""
+    if not events.names:
+        return []
+    what = few(events.names[: events.goals], 32) if events.goals else "all of them; MetaConfig(predict=...) says which"
+    return [f"Events, the strongest first: {few(events.names, 32)}. Predicted: {what}."]
 
 
 def users_like_none(users: pl.Series) -> list[str]:

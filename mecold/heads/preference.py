@@ -110,6 +110,8 @@ class Gains(Numbers):
         spread: deviation of the evidence.
         step: step sizes of the inner step.
         bonus: what an item scores for being new, by shots.
+        again: what an item scores for being in the user's history: at once, per doubling of how often it came, and per
+            logarithms of how long ago that was and of how many items there are. All 0 where nothing came again.
     """
 
     gain: Float[Tensor, "knots names"]
@@ -117,6 +119,7 @@ class Gains(Numbers):
     spread: Float[Tensor, "knots evidence"]
     step: Float[Tensor, "evidence names"]
     bonus: Float[Tensor, " knots"]
+    again: Float[Tensor, " four"]
 
 
 @cache
@@ -220,6 +223,7 @@ class PreferenceHead:
             spread=torch.ones(knots, len(evidence)),
             step=torch.zeros(len(evidence), len(names)),
             bonus=torch.zeros(knots),
+            again=torch.zeros(4),
         )
         device = device or torch.device("cpu")
         return cls(dict(traits), config, prior.to(device), gains.to(device))
@@ -284,6 +288,12 @@ class PreferenceHead:
             for channel in space.channels
         ]
         return UserVectors(torch.cat(parts, dim=1), support.rows, prior.trust * gain[LISTS][:, None])
+
+    def again(self, histories: Histories) -> Float[Tensor, "users length"]:
+        """What each item of a history scores for having come before, should it be let come back; 0 in padding."""
+        here = histories.to(self.gains.again.device)
+        found: Tensor = came_before(here) @ self.gains.again
+        return torch.where(here.mask, found, 0.0)
 
     def _scale(self, channel: str) -> str | None:
         """Name of the numbers of a channel; None for a bonus."""
@@ -370,6 +380,16 @@ class PreferenceHead:
         return heeded * (
             label.clamp(min=0) - label.clamp(max=0) * below + torch.where(mask, 1 - label.abs(), 0.0) * none
         )
+
+
+def came_before(histories: Histories) -> Float[Tensor, "users length four"]:
+    """What `Gains.again` reads of each item of a history."""
+    often = histories.mask.long() if histories.repeats is None else histories.repeats
+    since = histories.ages if histories.since is None else histories.since
+    items = histories.shots[:, None].expand_as(often)
+    return torch.stack(
+        [torch.ones_like(often), torch.log2(1 + often), torch.log1p(since), torch.log1p(items)], dim=2
+    ).float()
 
 
 class Bags(NamedTuple):

@@ -133,7 +133,7 @@ def calibrate(
         nearest = max((known for known in found if known < knot), default=min(found))
         for table in (gain, usual, spread):
             table[knot] = table[nearest]
-    return Gains(gain, usual, spread, point.step, old.bonus), values
+    return Gains(gain, usual, spread, point.step, old.bonus, old.again), values
 
 
 @torch.enable_grad()

@@ -12,6 +12,7 @@ from mecold.data.events import Events
 from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.heads.preference import PreferenceHead
+from mecold.meta.again import learn_again
 from mecold.meta.calibrate import calibrate
 from mecold.meta.config import MetaConfig
 from mecold.meta.crossfit import Views, cross_fit
@@ -102,6 +103,9 @@ def _fit(
         values["cold/demand"] = _demand(log.where((labels > 0) & log.goal), catalog.size)
         most = config.training.new_item_share * values["cold/demand"]
         basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng)
+        if log.again is not None:
+            again, of_old = learn_again(head, views.folds, views.fold_of, log.again, config.training.query, rng=rng)
+            head, of_new = replace(head, gains=replace(head.gains, again=again)), of_new | of_old
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
     whole, statistics = views.whole, views.statistics
     del lessons, views  # the folds' factors make room for those of all users

@@ -1,0 +1,125 @@
+"""One user's history, as a caller hands it in: a list of item ids or `Interaction`s, read as strictly as a frame.
+
+What comes out is what a frame of the same rows gives. The way of one user touches no polars.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from mecold.data.catalog import Catalog
+from mecold.data.events import Events
+from mecold.data.histories import Histories
+from mecold.data.interactions import OnUnknown
+from mecold.errors import InvalidDataError
+from mecold.types import Interaction, ItemId
+
+_LARGEST = float(np.finfo(np.float32).max)
+_NUMBERS: Any = (float, int, np.number)
+
+
+def read_history(
+    source: object, catalog: Catalog, on_unknown: OnUnknown, events: Events | None = None
+) -> tuple[Histories, tuple[ItemId, ...]]:
+    """One user's history, and the items of it that are not in the catalogue."""
+    if isinstance(source, str | bytes):
+        raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
+    if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
+        raise InvalidDataError(
+            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight). "
+            "Frames go to adapt_users."
+        )
+    given = [_checked(one, place) for place, one in enumerate(source)]
+    catalog.checked([row.item for row in given], "history")
+    timed = sum(row.time is not None for row in given)
+    if timed not in (0, len(given)):
+        raise InvalidDataError(
+            f"{timed:,} of {len(given):,} interactions have a time: give one to all, or to none (the order of the list "
+            "counts then)."
+        )
+    if timed:
+        given.sort(key=lambda row: row.time or 0.0)
+    first = _distinct(given, events)
+    unknown = () if on_unknown == "raise" else tuple(item for item in first if item not in catalog)
+    known = [row for row in first.values() if row.item not in unknown]
+    rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
+    numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
+    labels, weights, times = numbers.reshape(-1, 3).T
+    kinds = None if events is None else np.array([events.place(row.event) for row in known], np.int64)
+    repeats = since = None
+    if len(first) < len(given):
+        repeats, since = _came([row for row in given if row.item not in unknown], known, events)
+    support = Histories.padded(
+        rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds, repeats=repeats, since=since
+    )  # fmt: skip
+    return support, unknown
+
+
+def _came(
+    given: Sequence[Interaction], known: Sequence[Interaction], events: Events | None
+) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
+    """How often each known item came, as an event that is predicted; and how many rows came after the last of them."""
+    goals = None if events is None or not events.goals else events.goals
+    found: dict[ItemId, tuple[int, int]] = {}
+    for after, row in zip(range(len(given) - 1, -1, -1), given, strict=True):
+        times, since = found.get(row.item, (0, after))
+        if goals is None or (events is not None and events.place(row.event) < goals):
+            times, since = times + 1, after
+        found[row.item] = (times, since if times else after)
+    both = np.array([found[row.item] for row in known], np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _distinct(given: Sequence[Interaction], events: Events | None) -> dict[ItemId, Interaction]:
+    """Each item once, in order: as it came first; where there are kinds of events as it came last, as the strongest of them."""
+    found: dict[ItemId, Interaction] = {}
+    if events is None:
+        for row in given:
+            found.setdefault(row.item, row)
+        return found
+    events.check(row.event for row in given if row.event is not None)
+    for row in given:
+        before = found.pop(row.item, row)
+        found[row.item] = row._replace(event=min(before.event, row.event, key=events.place))
+    return found
+
+
+def _checked(one: Any, place: int) -> Interaction:
+    row = one if isinstance(one, Interaction) else Interaction(one)
+    if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
+        row = row._replace(item=row.item.item())
+    if type(row.item) not in (str, int) or row.item == "":
+        raise InvalidDataError(
+            f"Row {place} of the history is {str(row.item)[:60]!r} of type {type(row.item).__name__}, which is no item id: "
+            "pass ids, strings or integers, or Interaction(item, label, time, weight)."
+        )
+    if row.time is not None and not isinstance(row.time, float | int):
+        row = row._replace(time=_seconds(row.time))
+    numbers = (row.label, row.weight, row.time or 0.0)
+    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
+        raise InvalidDataError(
+            f"{row} must have a finite label from -1 (disliked) to 1 (liked), a finite time if any, and a positive, finite "
+            "weight. Turn ratings into labels, or hand over a frame with a rating column to a model with liked_from."
+        )
+    return row
+
+
+def _seconds(time: object) -> Any:
+    """A date or datetime as the seconds that frames make of it, without a zone in UTC; anything else as it is."""
+    if time != time:  # NaT, of whatever library
+        return np.nan
+    if isinstance(time, np.datetime64):
+        time = time.astype("datetime64[us]").item()
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if isinstance(time, date):
+        return datetime(time.year, time.month, time.day, tzinfo=UTC).timestamp()
+    return time
+
+
+def _is_float32(number: Any) -> bool:
+    """True for a number that is finite where it is stored."""
+    return isinstance(number, _NUMBERS) and bool(abs(number) <= _LARGEST)  # False for NaN too
