@@ -48,7 +48,9 @@ def columns_read(frame: pl.DataFrame, log: pl.DataFrame) -> str:
     order = next((name for name in ORDERS if name in log.columns), None)
     behind = {"position"} if order == "timestamp" else set()
     behind |= {"rating"} if "label" in log.columns else set()
-    used: dict[str, Any] = {name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind}
+    used: dict[str, Any] = {
+        name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind
+    }
     used |= {name: "times" for name in used if frame[name].dtype.is_temporal()}
     used |= {"event": "names"} if "event" in used else {}
     line = told_columns("Interactions", frame, used)

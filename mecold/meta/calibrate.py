@@ -122,18 +122,23 @@ def calibrate(
         deviation = (part.evidence - usual[knot]).square().mean(0).sqrt()
         spread[knot] = torch.where(deviation > LEAST_SPREAD, deviation, 1.0)  # what all share says nothing
         found[knot] = replace(part, evidence=head.standardised(part.evidence, usual[knot], spread[knot]))
-    point, values = fitted(list(found.values()), rng=rng), {}
-    for place, (knot, part) in enumerate(found.items()):
-        before = part.ndcg(gain[knot][None])
-        gain[knot] = point.log_gain[place].exp()
-        after = part.ndcg(point.at(place, part.evidence))
-        values[f"calibration/before/{KNOTS[knot]}"] = float(before.mean())
-        values[f"calibration/after/{KNOTS[knot]}"] = float(after.mean())
-    for knot in (knot for knot in range(1, len(KNOTS)) if knot not in found):  # too few users: as at the knot before
-        nearest = max((known for known in found if known < knot), default=min(found))
+    # a user without a support has other needs than one with: what counts there is no hint for the knots beside it
+    silent, told = ({knot: part for knot, part in found.items() if (knot == 0) is zero} for zero in (True, False))
+    step, values = old.step, {}
+    for some in (silent, told):
+        if not some:
+            continue
+        point = fitted(list(some.values()), rng=rng)
+        step = point.step
+        for place, (knot, part) in enumerate(some.items()):
+            values[f"calibration/before/{KNOTS[knot]}"] = float(part.ndcg(gain[knot][None]).mean())
+            gain[knot] = point.log_gain[place].exp()
+            values[f"calibration/after/{KNOTS[knot]}"] = float(part.ndcg(point.at(place, part.evidence)).mean())
+    for knot in (knot for knot in range(1, len(KNOTS)) if told and knot not in told):  # too few users: as before
+        nearest = max((known for known in told if known < knot), default=min(told))
         for table in (gain, usual, spread):
             table[knot] = table[nearest]
-    return Gains(gain, usual, spread, point.step, old.bonus, old.again), values
+    return Gains(gain, usual, spread, step, old.bonus, old.again), values
 
 
 @torch.enable_grad()

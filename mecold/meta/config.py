@@ -87,8 +87,10 @@ class MetaConfig:
     events: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.predict, str):  # a name is no list of letters
-            object.__setattr__(self, "predict", (self.predict,))
+        if isinstance(self.predict, str):
+            raise InvalidDataError(
+                f"MetaConfig(predict={self.predict!r}) is one text; pass a tuple: ({self.predict!r},)."
+            )
         bad = {name: value for name, value in (self.events or {}).items() if not 0 < value < float("inf")}
         if bad:
             raise InvalidDataError(
