@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mecold.data.attributes import Attributes, of_these, one_user, read_attributes
+from mecold.data.attributes import Attributes, Encode, of_these, one_user, read_attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame
@@ -201,7 +201,7 @@ class Recommender:
         model, shelf = self._ready()
         states: dict[ItemId, UserState] = {}
         log = self._log(model, shelf, histories, columns, on_unknown)
-        if (known := self._known(model, attributes, log)) is not None:
+        if (known := self._known(model, shelf, attributes, log)) is not None:
             log = replace(log, groups=known(log.users))
         labels = log.labels_from(self.config.liked_from)
         for some in chunks(log):
@@ -310,7 +310,7 @@ class Recommender:
         allowed = None if among is None else Named.read(among, "among", types)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
         rules = Rules(Named.read(exclude, "exclude", types), allowed, include_seen, rerank)
-        known = self._known(model, attributes, log)
+        known = self._known(model, shelf, attributes, log)
         return ranked_frame(model, shelf, log, users, k, self.config.liked_from, rules, known)
 
     def scores(self, user: UserState, items: Iterable[ItemId]) -> np.ndarray:
@@ -608,6 +608,15 @@ class Recommender:
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         return encode_or_zero(self._known_encoder(), texts)
 
+    def _vectors_of(self, model: Model, shelf: Shelf) -> Encode:
+        """The encoder, once it is needed and only if it is the model's."""
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            self._check_encoder(model, shelf)
+            return self._vectors(texts)
+
+        return encode
+
     def _read(
         self, model: Model, shelf: Shelf, history: Iterable[ItemId | Interaction], attributes: Mapping[str, Any] | None,
         on_unknown: OnUnknown,
@@ -616,7 +625,7 @@ class Recommender:
         support, unknown = read_history(history, shelf.catalog, on_unknown, events)
         if attributes is None:
             return support, unknown
-        groups = model.attributes.groups(one_user(attributes), self._vectors)
+        groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))
         return replace(support, groups=torch.from_numpy(groups)), unknown
 
     def _log(
@@ -627,13 +636,13 @@ class Recommender:
         )  # fmt: skip
 
     def _known(
-        self, model: Model, attributes: FrameLike | None, log: Interactions
+        self, model: Model, shelf: Shelf, attributes: FrameLike | None, log: Interactions
     ) -> Callable[[pl.Series], np.ndarray] | None:
         """What tells the groups of users; None where nothing is known of anybody."""
         if attributes is None:
             return None
         frame = read_attributes(attributes, log.users.dtype if len(log) else None)
-        return lambda users: model.attributes.groups(of_these(frame, users), self._vectors)
+        return lambda users: model.attributes.groups(of_these(frame, users), self._vectors_of(model, shelf))
 
     def _check_encoder(self, model: Model, shelf: Shelf) -> None:
         encoder = self._known_encoder()

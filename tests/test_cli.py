@@ -1,6 +1,7 @@
 """The command line, as a user calls it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mecold import InvalidDataError, TextEncoder, TextTemplate
+from mecold import InvalidDataError, Recommender, TextEncoder, TextTemplate
 from mecold.cli.demo import run_demo
 from mecold.cli.main import app
 from mecold.cli.terminal import Files
@@ -21,7 +22,12 @@ def world(tmp_path_factory, shop):
     place = tmp_path_factory.mktemp("cli")
     shop.interactions.rename({"user_id": "customer"}).write_parquet(place / "log.parquet")
     shop.items.write_csv(place / "items.csv")
-    files = ["--interactions", f"{place}/log.parquet", "--items", f"{place}/items.csv", "--out", f"{place}/model"]
+    users = shop.interactions["user_id"].unique().sort()
+    pl.DataFrame(
+        {"user_id": users, "age": range(len(users)), "club": ["ab"[n % 2] for n in range(len(users))]}
+    ).write_csv(place / "users.csv")
+    files = ["--interactions", f"{place}/log.parquet", "--items", f"{place}/items.csv", "--out", f"{place}/model",
+             "--attributes", f"{place}/users.csv"]  # fmt: skip
     done = run(app, ["fit", *files, "--column", "user_id=customer", "--json"])
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
@@ -121,6 +127,52 @@ def test_files_follow_the_items_and_the_options(tmp_path):
         assert items.columns == ["item_id", "ts", "title"]
     with pytest.raises(InvalidDataError, match="no file has such"):
         Files(tmp_path / "log.csv", tmp_path / "items.csv", ["user_id=nobody"], [], TextTemplate()).read()
+
+
+def test_items_are_hidden_shown_and_synced_in_the_folder(world, shop, tmp_path):
+    model = shutil.copytree(world / "model", tmp_path / "model")
+    before = [one["item"] for one in json.loads(run(app, ["similar", str(model), "p1", "-k", "5", "--json"]).stdout)]
+    done = run(app, ["hide", str(model), before[0], before[1]])
+    assert "298 items on offer, 2 hidden" in done.stderr
+    after = [one["item"] for one in json.loads(run(app, ["similar", str(model), "p1", "-k", "5", "--json"]).stdout)]
+    assert after[:3] == before[2:]
+    assert run(app, ["hide", str(model), "nothing"]).exit_code == 1
+    assert "299 items on offer, 1 hidden" in run(app, ["show", str(model), before[0]]).stderr
+    shop.items.filter(pl.col("item_id") != "p9").write_csv(tmp_path / "feed.csv")
+    done = run(app, ["sync", str(model), "--items", f"{tmp_path}/feed.csv", "--json"])
+    assert json.loads(done.stdout) == {"added": 0, "updated": 0, "shown": 1, "hidden": 1, "removed": 0}
+    assert Recommender.load(model).item_ids(hidden=True) == ["p9"]
+
+
+def test_similar_items_of_a_basket_within_limits(world, fitted):
+    pl.DataFrame({"item_id": [f"p{n}" for n in range(40)]}).write_csv(world / "some.csv")
+    basket = ["similar", f"{world}/model", "p1", "p2", "-k", "5", "--among", f"{world}/some.csv", "--json"]
+    found = [one["item"] for one in json.loads(run(app, basket).stdout)]
+    assert len(found) == 5
+    assert set(found) <= {f"p{n}" for n in range(40)} - {"p1", "p2"}
+
+
+def test_attributes_and_what_was_seen_on_the_command_line(world):
+    one = ["recommend", f"{world}/model", "--items", "p1", "-k", "300", "--json"]
+    assert len(json.loads(run(app, one).stdout)) == 299
+    assert len(json.loads(run(app, [*one, "--include-seen"]).stdout)) == 300
+    told = [*one, "--attribute", "age=20", "--attribute", "club=a"]
+    assert run(app, told).exit_code == 0
+    assert "age is a number" in run(app, [*one, "--attribute", "age=old"]).stderr
+    assert "knows no attributes 'city'" in run(app, [*one, "--attribute", "city=x"]).stderr
+    many = [
+        "recommend",
+        f"{world}/model",
+        "--history",
+        f"{world}/log.parquet",
+        "--column",
+        "user_id=customer",
+        "-k",
+        "2",
+    ]
+    done = run(app, [*many, "--attributes", f"{world}/users.csv"])
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 1001
 
 
 def test_similar_and_info(world):

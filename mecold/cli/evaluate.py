@@ -1,16 +1,15 @@
 """`mecold evaluate`: run an evaluation, write its tasks for other stacks, score what they ranked."""
 
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import Field, dataclass, fields
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, no_type_check
 
 import typer
 
-from mecold.cli.terminal import AsJson, Files, Renames, Types, err, escaped, explained, scores_table
+from mecold.cli.options import options
+from mecold.cli.terminal import AsJson, Files, Renames, Types, err, escaped, scores_table
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
 from mecold.encode.encoder import TextEncoder
@@ -54,6 +53,10 @@ Unknown: TypeAlias = Annotated[Literal["raise", "drop"], typer.Option(help="Inte
 LikedFrom: TypeAlias = Annotated[
     float | None, typer.Option(help="With ratings: what is rated lower is no hit, and not learned as a liking.")
 ]
+Predict: TypeAlias = Annotated[
+    list[str], typer.Option(help="Kind of event that is a hit, such as purchase; repeatable.")
+]
+Known: TypeAlias = Annotated[Path | None, typer.Option(help="What else is known of users: user_id and more columns.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -74,6 +77,8 @@ class _Data:
     type_: Types = ()  # type: ignore[assignment]
     on_unknown: Unknown = "raise"
     liked_from: LikedFrom = None
+    predict: Predict = ()  # type: ignore[assignment]
+    attributes: Known = None
     device: Device = "auto"
 
     def dataset(self) -> Dataset:
@@ -87,6 +92,7 @@ class _Data:
             name=self.interactions.resolve().parent.name,
             encoder=partial(TextEncoder, self.encoder, max_length=self.max_tokens, device=self.device),
             template=template, on_unknown=self.on_unknown, progress=True, liked_from=self.liked_from,
+            predict=list(self.predict), attributes=self.attributes,
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -121,44 +127,8 @@ class _Run:
     json_: AsJson = False
 
 
-def _options(*records: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the fields of records as options: its parameters of these types become one option per field."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())
-        parts = {one.name: one.annotation for one in own if one.annotation in records}
-        flat = [one for one in own if one.name not in parts]
-        flat += [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=field.type
-            )
-            for record in parts.values()
-            for field in fields(record)
-        ]
-
-        @wraps(command)
-        def called(*args: Any, **given: Any) -> None:
-            made = {
-                name: record(**{field.name: given.pop(field.name) for field in fields(record)})
-                for name, record in parts.items()
-            }
-            with explained():
-                command(*args, **given, **made)
-
-        called.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in flat}
-        return called
-
-    return decorate
-
-
-def _default(field: Field[Any]) -> Any:
-    """A field's default, tuples as the lists that the command line gives."""
-    return [] if field.default == () else field.default
-
-
 @app.callback()
-@_options(_Data, _Run)
+@options(_Data, _Run)
 @no_type_check  # the context that typer hands over is no typer.Context to a strict checker
 def run(context: typer.Context, data: _Data, how: _Run, systems: Systems = "mecold,baselines") -> None:
     """Evaluate recommenders on cold users and cold items, over the full catalogue.
@@ -170,7 +140,7 @@ def run(context: typer.Context, data: _Data, how: _Run, systems: Systems = "meco
 
 
 @app.command("export")
-@_options(_Data)
+@options(_Data)
 def export_tasks(out: Annotated[Path, typer.Option(help="New folder for the tasks.")], data: _Data) -> None:
     """Write tasks and training interactions for any other stack, in any language.
 
@@ -182,7 +152,7 @@ def export_tasks(out: Annotated[Path, typer.Option(help="New folder for the task
 
 
 @app.command()
-@_options(_Data, _Run)
+@options(_Data, _Run)
 def score(
     rankings: Annotated[list[str], typer.Option(help="NAME=lists.parquet: task_id, items; repeatable.")],
     data: _Data,

@@ -1,5 +1,6 @@
 """What the commands share: consoles, options, and how errors and warnings reach a person."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,3 +156,19 @@ def scores_table(found: Findings, *, with_costs: bool = True) -> Table:
         spent = [fit, each] if with_costs else []
         table.add_row(escaped(name), *means, *spent, style="bold" if name == found.reference else None)
     return table
+
+
+def show_values(values: dict[str, Any], as_json: bool, title: str) -> None:
+    """A record as a small table, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in values.items():
+        text = (
+            ", ".join(f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else str(value)
+        )
+        table.add_row(name, escaped(text))
+    out.print(table)
