@@ -96,6 +96,7 @@ class Recommender:
         items: FrameLike,
         *,
         attributes: FrameLike | None = None,
+        context: Sequence[str] = (),
         factors: ItemFactors | None = None,
         interaction_columns: Columns | None = None,
         item_columns: Columns | None = None,
@@ -110,6 +111,8 @@ class Recommender:
             items: frame or path: `item_id` and text columns.
             attributes: frame or path of what is known of users beside what they did: `user_id`, and columns of numbers,
                 names or texts. Lists for users without a history then go by them.
+            context: columns of the interactions that say what the moment was like, such as `("device", "weekday")`. They
+                are attributes too, whose values change: a call says what they are now.
             factors: item factors of a trained host model, used in place of the symmetric channel.
             interaction_columns: canonical name -> the caller's name, for the log.
             item_columns: canonical name -> the caller's name, for the items.
@@ -130,16 +133,11 @@ class Recommender:
         catalog = Catalog.read(items, template=self.template, columns=item_columns)
         rule = EventRule(self.config.predict, self.config.events or {})
         log = Interactions.read(
-            interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=rule
+            interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=rule, context=context
         )  # fmt: skip
         vectors = self._encode(catalog)
         recorder = Recorder(trackers=trackers, progress=self.progress)
-        known = Attributes()
-        if attributes is not None:
-            table = read_attributes(attributes, log.users.dtype)
-            table = of_these(table, log.users)
-            known = Attributes.of(table, self._vectors)
-            log = replace(log, groups=known.groups(table, self._vectors))
+        log, known = self._known_in(log, attributes)
         found = fit(
             log, catalog, vectors, self.config, factors=factors, groups=known.sizes, rng=self._rng, recorder=recorder
         )  # fmt: skip
@@ -607,6 +605,15 @@ class Recommender:
 
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         return encode_or_zero(self._known_encoder(), texts)
+
+    def _known_in(self, log: Interactions, attributes: FrameLike | None) -> tuple[Interactions, Attributes]:
+        """What a log and a frame say of users and moments, and the log with the groups of both."""
+        of_users = None if attributes is None else of_these(read_attributes(attributes, log.users.dtype), log.users)
+        known = Attributes.of([frame for frame in (of_users, log.context) if frame is not None], self._vectors)
+        groups, moments = (
+            None if frame is None else known.groups(frame, self._vectors) for frame in (of_users, log.context)
+        )
+        return replace(log, groups=groups, moments=moments), known
 
     def _vectors_of(self, model: Model, shelf: Shelf) -> Encode:
         """The encoder, once it is needed and only if it is the model's."""

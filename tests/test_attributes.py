@@ -26,7 +26,7 @@ def test_values_become_groups():
             "about": [f"{'ab'[n % 2]} text {n}" for n in range(200)],
         }
     )
-    known = Attributes.of(frame, letters)
+    known = Attributes.of([frame], letters)
     assert [(column.name, column.kind, column.size) for column in known.columns][:3] == [
         ("age", "number", 8), ("job", "name", 3), ("zip", "name", 5),
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_values_become_groups():
 )
 def test_attributes_that_a_model_cannot_read_are_refused(values, message):
     frame = pl.DataFrame({"user_id": range(90), "age": np.arange(90.0), "job": ["a", "b", "c"] * 30})
-    known = Attributes.of(frame, letters)
+    known = Attributes.of([frame], letters)
     with pytest.raises(InvalidDataError, match=message):
         known.groups(one_user(values), letters)
 
@@ -149,3 +149,34 @@ def test_attributes_are_read_alike_through_every_door_and_kept_with_the_model(kn
 def test_a_model_without_attributes_says_so(fitted):
     with pytest.raises(InvalidDataError, match="fitted with none"):
         fitted.adapt_user(["p1"], attributes={"age": 3})
+
+
+def by_weekday(shop):
+    """The shop's log, as if half of it had been bought on a Sunday: one half of the categories, all of it."""
+    category = dict(shop.items.select("item_id", "category").iter_rows())
+    names = sorted(set(category.values()))
+    days = ["sunday" if names.index(category[item]) % 2 else "monday" for item in shop.interactions["item_id"]]
+    return shop.interactions.with_columns(pl.Series("day", days)), {
+        n: "sunday" if i % 2 else "monday" for i, n in enumerate(names)
+    }
+
+
+def test_the_moment_is_an_attribute_whose_value_changes(shop, encoder, tmp_path):
+    log, day_of = by_weekday(shop)
+    category = dict(shop.items.select("item_id", "category").iter_rows())
+    made = Recommender(encoder, config=SMALL, rng=0, device="cpu")
+    with pytest.raises(InvalidDataError, match="need the column 'weekday'"):
+        made.fit_meta(log, shop.items, context=["weekday"])
+    with pytest.raises(InvalidDataError, match="'day' is an attribute of users and one of moments"):
+        made.fit_meta(log, shop.items, context=["day"], attributes=pl.DataFrame({"user_id": ["u1"], "day": ["x"]}))
+    made.fit_meta(log, shop.items, context=["day"])
+    for history in ([], ["p1", "p2", "p3"]):
+        shares = [
+            np.mean([day_of[category[one.item]] == day for one in made.recommend(made.adapt_user(history, attributes=now), 20)])
+            for day in ("sunday", "monday")
+            for now in ({"day": day}, None)
+        ]  # fmt: skip
+        assert shares[0] > shares[1], shares
+        assert shares[2] > shares[3], shares
+    made.save(tmp_path / "model")
+    assert Recommender.load(tmp_path / "model").info()["attributes"] == {"day": "name"}

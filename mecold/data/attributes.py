@@ -93,9 +93,17 @@ class Attributes:
     columns: tuple[Attribute, ...] = ()
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, encode: Encode) -> "Attributes":
-        """From a frame that `read_attributes` read."""
-        return cls(tuple(Attribute.of(frame[name], encode) for name in frame.columns if name != "user_id"))
+    def of(cls, frames: Sequence[pl.DataFrame], encode: Encode) -> "Attributes":
+        """From frames whose columns `plain` made plain, of users or of moments.
+
+        Raises:
+            InvalidDataError: if a name stands in two of them.
+        """
+        columns = [frame[name] for frame in frames for name in frame.columns if name != "user_id"]
+        names = [column.name for column in columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidDataError(f"{few(twice)} is an attribute of users and one of moments. Rename one of them.")
+        return cls(tuple(Attribute.of(column, encode) for column in columns))
 
     @property
     def starts(self) -> list[int]:
@@ -145,7 +153,7 @@ def read_attributes(source: FrameLike, users: Any = None) -> pl.DataFrame:
         raise InvalidDataError(
             f"{len(twice):,} users stand more than once in the attributes: {few(twice)}. Keep one row each."
         )
-    others = [_plain(frame[name]) for name in frame.columns if name != "user_id"]
+    others = [plain(frame[name]) for name in frame.columns if name != "user_id"]
     if not others:
         raise InvalidDataError("The attributes have no column beside `user_id`.")
     return pl.DataFrame([ids.alias("user_id"), *others])
@@ -181,11 +189,15 @@ def one_user(values: Mapping[str, Any]) -> pl.DataFrame:
             raise InvalidDataError(
                 f"The attribute {name!r} is a {type(value).__name__}; pass a number, a text, or None."
             )
-    return pl.DataFrame([_plain(pl.Series(name, [value])) for name, value in values.items()] or {"user_id": [0]})
+    return pl.DataFrame([plain(pl.Series(name, [value])) for name, value in values.items()] or {"user_id": [0]})
 
 
-def _plain(column: pl.Series) -> pl.Series:
-    """A column as numbers or as texts; what says nothing is null."""
+def plain(column: pl.Series) -> pl.Series:
+    """A column as numbers or as texts; what says nothing is null.
+
+    Raises:
+        InvalidDataError: if it holds anything else.
+    """
     if column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
         text = column.cast(pl.String)
         return text.replace("", None)

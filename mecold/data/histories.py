@@ -30,6 +30,7 @@ class Histories(Rows):
         goals: so many of the first kinds are predicted; all where 0.
         repeats: how often each row's item came; None where none came twice.
         since: how many interactions of the user came after the last of them.
+        moments: what the moment of each row was like, as groups; None where nothing is known of moments.
     """
 
     rows: Int[Tensor, "users length"]
@@ -42,6 +43,7 @@ class Histories(Rows):
     goals: int = 0
     repeats: Int[Tensor, "users length"] | None = None
     since: Int[Tensor, "users length"] | None = None
+    moments: Int[Tensor, "users length contexts"] | None = None
 
     @classmethod
     def padded(
@@ -57,6 +59,7 @@ class Histories(Rows):
         goals: int = 0,
         repeats: np.ndarray | None = None,
         since: np.ndarray | None = None,
+        moments: np.ndarray | None = None,
     ) -> "Histories":
         """Histories out of flat arrays, user after user; at least one column wide.
 
@@ -71,12 +74,13 @@ class Histories(Rows):
             goals: so many of the first kinds are predicted.
             repeats: one per row; every item came once by default.
             since: one per row, with `repeats`.
+            moments: groups of each row; nothing is known by default.
         """
         sizes = np.asarray(sizes, np.int64)
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
 
         def spread(values: np.ndarray | float, empty: float | int, dtype: type) -> Tensor:
-            table: np.ndarray = np.full(mask.shape, empty, dtype)
+            table: np.ndarray = np.full((*mask.shape, *np.shape(values)[1:]), empty, dtype)
             table[mask] = values
             return torch.from_numpy(table)
 
@@ -91,6 +95,7 @@ class Histories(Rows):
             goals,
             None if repeats is None else spread(repeats, 0, np.int64),
             None if since is None else spread(since, 0, np.int64),
+            None if moments is None else spread(moments, -1, np.int64),
         )
 
     @cached_property
@@ -125,6 +130,15 @@ class Histories(Rows):
         apart = logs - logs.sum(1, keepdim=True) / self.shots[:, None].clamp(min=1)
         apart = torch.where(self.mask & (apart.abs() > 1e-5), apart, 0.0)  # equal weights are equal to the last bit
         return torch.log2(1 + apart.exp())
+
+    def at(self, place: Int[Tensor, " users"]) -> "Histories":
+        """These histories as of the moment of a row of each user, which may lie behind the end of what they hold."""
+        if self.moments is None:
+            return self
+        rows = place.clamp(max=self.moments.shape[1] - 1)
+        there = torch.take_along_dim(self.moments, rows[:, None, None], 1)[:, 0]
+        known = [] if self.groups is None else [self.groups]
+        return replace(self, groups=torch.cat([*known, there], dim=1), moments=None)
 
     def membership(self, width: int) -> Float[Tensor, "users width"]:
         """1 in the place of every group that a user belongs to."""

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from mecold.data.attributes import plain
 from mecold.data.catalog import Catalog
 from mecold.data.events import EventRule, Events
 from mecold.data.frames import (
@@ -54,6 +55,8 @@ class Interactions:
         repeats: how often each interaction's item came, as an event that is predicted; None where none came twice.
         since: how many rows of the user's came after the last of them.
         again: every such row of the log, so that it is learned what comes again; None where nothing does.
+        context: columns that say what the moment of each interaction was like; None where none are asked for.
+        moments: the same as groups, as `data.attributes` codes it.
         notes: what was set aside while reading, with counts; which columns were read; what looks odd.
         unknown: items outside the catalogue that were set aside, by user; a user may have no others.
     """
@@ -72,6 +75,8 @@ class Interactions:
     repeats: Int64[np.ndarray, " rows"] | None = None
     since: Int64[np.ndarray, " rows"] | None = None
     again: "Again | None" = None
+    context: pl.DataFrame | None = None
+    moments: Int64[np.ndarray, "rows contexts"] | None = None
     notes: tuple[str, ...] = ()
     unknown: Mapping[ItemId, tuple[ItemId, ...]] = field(default_factory=dict)
 
@@ -85,6 +90,7 @@ class Interactions:
         on_unknown: OnUnknown = "raise",
         may_be_empty: bool = False,
         events: EventRule | Events | None = None,
+        context: Sequence[str] = (),
     ) -> "Interactions":
         """Read and check a log.
 
@@ -101,6 +107,7 @@ class Interactions:
             on_unknown: what to do with interactions of items outside the catalogue.
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
             events: how kinds of events are put in order; or the order that a model has.
+            context: columns that say what the moment of a row was like.
 
         Raises:
             InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
@@ -113,10 +120,11 @@ class Interactions:
         kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
         frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds)
         tell_of_times(frame)
-        require(frame, ["user_id", "item_id"], "interactions")
+        require(frame, ["user_id", "item_id", *context], "interactions")
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
         log, events = _canonical(frame, events or EventRule())
+        log = log.with_columns(plain(frame[name]).alias(f"context {name}") for name in context)
         rows, notes = _known_rows(log, catalog, on_unknown)
         everyone = log.with_columns(rows)
         log = everyone.filter(pl.col("row") >= 0)
@@ -132,11 +140,11 @@ class Interactions:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
         unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
-        notes += [columns_read(frame, kept), *kinds_read(events), *busiest_user(everyone["user_id"])]
+        notes += [columns_read(frame, kept, context), *kinds_read(events), *busiest_user(everyone["user_id"])]
         found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
-        return replace(
-            found, events=events, again=_again(ordered, found.users, events) if "repeats" in kept.columns else None
-        )
+        moments = kept.select(pl.col(f"context {name}").alias(name) for name in context) if context else None
+        again = _again(ordered, found.users, events) if "repeats" in kept.columns else None
+        return replace(found, events=events, again=again, context=moments)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -217,6 +225,7 @@ class Interactions:
             times=None if clock is None else clock[rows], kinds=None if self.kinds is None else self.kinds[rows],
             groups=None if self.groups is None else self.groups[users], goals=self.events.goals,
             repeats=None if self.repeats is None else self.repeats[rows], since=None if self.since is None else self.since[rows],
+            moments=None if self.moments is None else self.moments[rows],
         )  # fmt: skip
 
     def split(self, values: np.ndarray | None = None) -> list[np.ndarray]:
@@ -238,6 +247,8 @@ class Interactions:
             groups=self.groups,
             repeats=None if self.repeats is None else self.repeats[rows],
             since=None if self.since is None else self.since[rows],
+            context=None if self.context is None else self.context[rows],
+            moments=None if self.moments is None else self.moments[rows],
         )
 
 

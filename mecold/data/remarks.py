@@ -1,6 +1,7 @@
 """What looks odd in a log, and what was read of it, in sentences: nothing is changed here."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ def scale_of(ratings: Float32[np.ndarray, " distinct"]) -> tuple[str, float]:
     return f"Ratings from {low:g} to {high:g} ({size})", mark
 
 
-def columns_read(frame: pl.DataFrame, log: pl.DataFrame) -> str:
+def columns_read(frame: pl.DataFrame, log: pl.DataFrame, context: Sequence[str] = ()) -> str:
     """Which columns were read, and what orders the histories."""
     order = next((name for name in ORDERS if name in log.columns), None)
     behind = {"position"} if order == "timestamp" else set()
@@ -53,6 +54,7 @@ def columns_read(frame: pl.DataFrame, log: pl.DataFrame) -> str:
     }
     used |= {name: "times" for name in used if frame[name].dtype.is_temporal()}
     used |= {"event": "names"} if "event" in used else {}
+    used |= dict.fromkeys(context, "context")
     line = told_columns("Interactions", frame, used)
     return line + (
         "" if order else " No timestamp or position: histories are in a fixed shuffle, not in order of time."

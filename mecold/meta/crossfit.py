@@ -127,9 +127,10 @@ def cross_fit(
 
 def _by_group(log: Interactions, n_items: int, width: int) -> Float32[np.ndarray, "items groups"]:
     """Users of each group who touched each item."""
-    assert log.groups is not None
     counts = np.zeros((n_items, width), np.float32)
-    for own in log.groups[log.owners].T:
+    own_groups = [] if log.groups is None else [log.groups[log.owners]]
+    of_rows = np.concatenate([*own_groups, *([] if log.moments is None else [log.moments])], axis=1)
+    for own in of_rows.T:
         known = own >= 0
         np.add.at(counts, (log.items[known], own[known]), 1.0)
     return counts

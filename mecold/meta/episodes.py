@@ -36,7 +36,7 @@ def cut(users: Histories, shots: Int[Tensor, " users"], query: int) -> Episodes:
         shots: support size per user; cut at the user's length.
         query: most query items.
     """
-    support = users.first(shots)
+    support = users.at(shots).first(shots)
     if users.goals:  # what is predicted is spread thin
         after = torch.arange(users.mask.shape[1]) >= support.shots[:, None]
         asked = users.chosen(after & users.wanted, query)

@@ -79,7 +79,7 @@ class Mecold:
             vectors = torch.zeros_like(vectors)
         log, known = training.log, Attributes()
         if training.attributes is not None:
-            known = Attributes.of(training.attributes, training.encode)
+            known = Attributes.of([training.attributes], training.encode)
             log = replace(log, groups=known.groups(training.attributes, training.encode))
         found = fit(
             log, training.dataset.catalog, vectors.to(training.device), config,
