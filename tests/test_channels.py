@@ -110,31 +110,3 @@ def test_counts_and_statistics_are_kept_and_saved(fitted, shop, tmp_path):
     np.testing.assert_array_equal(loaded.statistics.counts, kept.statistics.counts)
     for name in ("together", "common", "past", "ahead"):
         assert (getattr(loaded.statistics, name) != getattr(kept.statistics, name)).nnz == 0
-
-
-def test_lists_for_strangers_hold_what_users_begin_with(fit, encoder, shop):
-    rng = np.random.default_rng(0)
-    log = shop.interactions.sort("user_id", "timestamp")
-    users = log["user_id"].unique().sort()
-    starters = [
-        "p10",
-        "p11",
-        "p12",
-        "p13",
-        "p14",
-    ]  # everybody begins with some of these; others have them as often, later
-    rows = [(user, item, n) for user in users for n, item in enumerate(rng.permutation(starters)[:3])]
-    begun = pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}, orient="row")
-    later = log.filter(~pl.col("item_id").is_in(starters)).select("user_id", "item_id", pl.col("timestamp"))
-    popular = later.group_by("item_id").len().sort("len", "item_id")["item_id"].tail(5).to_list()
-    extra = [(user, item, 2 * 10**9 + n) for user in users for n, item in enumerate(popular)]
-    more = pl.DataFrame(extra, schema=begun.schema, orient="row")
-    whole = pl.concat([begun, later, more]).unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    counts = dict(whole.group_by("item_id").len().iter_rows())
-    assert min(counts[item] for item in popular) > max(counts[item] for item in starters)
-    recommender = fit(whole, shop.items)
-    found = [one.item for one in recommender.recommend(recommender.adapt_user([]), 5)]
-    assert set(found) == set(starters)
-    shuffled = fit(whole.drop("timestamp"), shop.items)  # nobody knows what came first
-    assert "first" not in shuffled.info()["channels"]
-    assert {one.item for one in shuffled.recommend(shuffled.adapt_user([]), 5)} == set(popular)

@@ -18,8 +18,6 @@ from mecold.space.making import Material, Sides, made_of
 from mecold.space.space import ItemSpace, with_newcomers
 from mecold.space.statistics import Statistics, factored_items, statistics_of
 
-FIRST = 10  # items of a user that count as those to begin with
-
 
 @dataclass(frozen=True)
 class View:
@@ -38,9 +36,6 @@ class View:
     def space(self, basis: Basis) -> ItemSpace:
         """The item space, in which items that this view never saw have what their lookalikes have."""
         return with_newcomers(self.channels, self.lists, self.counts, basis)
-
-
-FIRST = 10  # items of a user that count as those to begin with
 
 
 @dataclass(frozen=True)
@@ -96,9 +91,6 @@ def cross_fit(
         stats = statistics_of(part.items, part.offsets, factored, n_items, settings)
         if len(edges) and part.timestamps is not None:
             stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
-        if positive.order != "shuffle":
-            age = np.arange(len(part.items)) - np.repeat(part.offsets[:-1], part.lengths)
-            stats = replace(stats, first=np.bincount(part.items[age < FIRST], minlength=n_items).astype(np.float32))
         if positive.events.goals:
             stats = replace(stats, goals=np.bincount(part.items[part.goal], minlength=n_items).astype(np.float32))
         if groups:

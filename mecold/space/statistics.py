@@ -33,7 +33,6 @@ class Statistics:
         past: `S'S` over the factored items, S the faded prefixes.
         ahead: `S'T` over the factored items, T the items that follow.
         by_time: interactions per item and bin of time, over the whole catalogue.
-        first: users per item among whose first items it is, where histories have an order.
         goals: users per item who did what is predicted, where that is not all that users do.
         by_group: users per item and group of users, where groups are known.
     """
@@ -44,7 +43,6 @@ class Statistics:
     past: sp.csr_matrix | None
     ahead: sp.csr_matrix | None
     by_time: Float32[np.ndarray, "items bins"] | None = None
-    first: Float32[np.ndarray, " items"] | None = None
     goals: Float32[np.ndarray, " items"] | None = None
     by_group: Float32[np.ndarray, "items groups"] | None = None
 

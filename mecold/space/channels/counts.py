@@ -1,6 +1,5 @@
 """Newness, popularity and goals: nothing of the support is read, every user has the same number per number of shots."""
 
-import numpy as np
 import torch
 
 from mecold.space.channel import Channel, Traits
@@ -28,28 +27,17 @@ def _guess(channel: Channel, new: Newcomers) -> Sides:
     return Sides(None, torch.where(new.known, guess, nobody))
 
 
-def _share(part: np.ndarray | None, material: Material) -> Sides | None:
-    """How large a part of what an item has is of one sort: log of its shrunk share over the share of all items."""
-    if part is None:
-        return None
-    counts, some = torch.from_numpy(material.stats.counts), torch.from_numpy(part)
-    expected = counts * (some.sum() / counts.sum().clamp(min=1))
-    scale = torch.log1p(counts).std(correction=0).clamp(min=1e-6)
-    found = torch.log((some + SHRINK) / (expected + SHRINK)) / scale
-    return Sides(None, found[:, None].to(material.counts.device))
-
-
-def _first(material: Material) -> Sides | None:
-    """What users begin with."""
-    return _share(material.stats.first, material)
-
-
 def _goals(material: Material) -> Sides | None:
-    """What is bought, say, by those who looked at it."""
-    return _share(material.stats.goals, material)
+    """How often an item is bought, say, by those who looked at it: log of the shrunk rate over the rate of all items."""
+    if material.stats.goals is None:
+        return None
+    counts, goals = torch.from_numpy(material.stats.counts), torch.from_numpy(material.stats.goals)
+    expected = counts * (goals.sum() / counts.sum().clamp(min=1))
+    scale = torch.log1p(counts).std(correction=0).clamp(min=1e-6)
+    found = torch.log((goals + SHRINK) / (expected + SHRINK)) / scale
+    return Sides(None, found[:, None].to(material.counts.device))
 
 
 NEW = Maker("new", Traits(reads="bonus"), _nothing_is_new, _new)
 POPULARITY = Maker("popularity", Traits(reads="nothing", start=-1.0), _popularity, _guess, gained=False)
-FIRST = Maker("first", Traits(reads="nothing", start=-1.0), _first)
 GOALS = Maker("goals", Traits(reads="nothing", start=-1.0), _goals)
