@@ -4,48 +4,40 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 `adapt_user` returns a `UserState` that belongs to the caller.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mecold.data.attributes import Attributes, Encode, of_these, one_user, read_attributes
-from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.catalog import Catalog
 from mecold.data.events import EventRule
-from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.frames import Columns, FrameLike
 from mecold.data.histories import Histories
 from mecold.data.history import read_history
 from mecold.data.interactions import Interactions, OnUnknown
-from mecold.devices import device_of
-from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
-from mecold.encode.unread import warn_unread
-from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
-from mecold.meta.config import MetaConfig
+from mecold.encode.encoder import Encoder
+from mecold.errors import InvalidDataError
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
-from mecold.serving import adapt, check_k, check_state, chunks, ranked_frame, states_of
-from mecold.space.back import Back
+from mecold.serving import adapt, check_k, check_state, chunks, finder, ranked_frame, states_of, with_seen
 from mecold.space.channels.host import ItemFactors
-from mecold.space.index import Hidden, Ranked
-from mecold.space.rerank import Find
-from mecold.space.shelf import Difference, Shelf
-from mecold.space.space import ItemSpace, UserVectors, newcomers, with_text
+from mecold.space.index import Ranked
+from mecold.space.shelf import Shelf
+from mecold.space.space import UserVectors
 from mecold.space.statistics import Kept
+from mecold.stock import Stock
 from mecold.store import load_model, save_model
-from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
-
-_SAMPLE = 256  # items whose vectors are looked at when vectors of the caller's own are to be added
+from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 
 
-class Recommender:
+class Recommender(Stock):
     """Few-shot recommendations for users and items that the model has never seen.
 
     Args:
@@ -57,36 +49,6 @@ class Recommender:
         rng: seed or generator of everything random (SPEC 7).
         progress: show progress bars.
     """
-
-    def __init__(
-        self,
-        encoder: Encoder | None = None,
-        *,
-        config: MetaConfig | None = None,
-        template: TextTemplate | None = None,
-        index: str = "auto",
-        device: str = "auto",
-        rng: int | np.random.Generator | None = None,
-        progress: bool = False,
-    ) -> None:
-        self.config = config or MetaConfig()
-        self.template = template or TextTemplate()
-        self.progress = progress
-        self._encoder = encoder
-        self._kind = index
-        self._device = device_of(device)
-        self._rng = np.random.default_rng(rng)
-        self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
-        self._statistics: Kept | None = None
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the lock, which every process and every copy has of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()
 
     # ---- learning
 
@@ -252,9 +214,9 @@ class Recommender:
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
         out = leaving(exclude, shelf.catalog)
-        find = _finder(shelf, vectors, shelf.there([*out, *user.seen]), among)
+        find = finder(shelf, vectors, shelf.there([*out, *user.seen]), among)
         if include_seen:
-            find = _with_seen(find, shelf, vectors, user, out, among)
+            find = with_seen(find, shelf, vectors, user, out, among)
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
@@ -367,7 +329,7 @@ class Recommender:
         vector[:, shelf.space.spans["popularity"]] = 0.0
         both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
         hidden = np.union1d(rows, shelf.there(leaving(exclude, shelf.catalog)))
-        find = _finder(shelf, both, hidden, among)
+        find = finder(shelf, both, hidden, among)
         return _listed(shelf, find(None, k))
 
     def explain(
@@ -401,128 +363,6 @@ class Recommender:
         parts = zip(shelf.ids(support.rows[0, :size].numpy()), (scores[1:-1] - scores[0]).tolist(), strict=True)
         ordered = sorted(parts, key=lambda part: -part[1])
         return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
-
-    # ---- the catalogue
-
-    def add_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
-        """Add new items; they take what items with texts like theirs have. Readers see all of them or none.
-
-        Raises:
-            InvalidDataError: on items that cannot be used, or that are there already (use `update_items`).
-        """
-        with self._lock:
-            model, shelf = self._ready()
-            self._check_encoder(model, shelf)
-            new = self._described(shelf, items, columns)
-            there = [item for item in new.ids.to_list() if item in shelf.catalog]
-            if there:
-                raise InvalidDataError(
-                    f"{len(there):,} of {len(new):,} items are in the catalogue already: {few(there)}. "
-                    "Use update_items to change them."
-                )
-            shelf.catalog.check_kind(new.ids, "new items")
-            self._state = (model, self._added(model, shelf, new))
-
-    def update_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
-        """Give items new texts; what their interactions say stays.
-
-        Raises:
-            UnknownItemError: naming items that are not there (use `add_items`).
-        """
-        with self._lock:
-            model, shelf = self._ready()
-            self._check_encoder(model, shelf)
-            self._state = (model, self._updated(model, shelf, self._described(shelf, items, columns)))
-
-    def remove_items(self, ids: Iterable[ItemId]) -> None:
-        """Take items out of the catalogue; users who have them keep their states.
-
-        What was learned of them is lost: an item that is added again is a new one. See `hide_items` for a while.
-
-        Raises:
-            UnknownItemError: naming items that are not there; none is removed then.
-            InvalidDataError: if nothing would be left.
-        """
-        with self._lock:
-            model, shelf = self._ready()
-            leaving = list(dict.fromkeys(shelf.catalog.checked(ids, "ids")))
-            shelf.catalog.rows(leaving, "the items to remove")
-            if len(leaving) == len(shelf.catalog):
-                raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
-            self._state = (model, shelf.changed(leaving))
-
-    def hide_items(self, ids: Iterable[ItemId]) -> None:
-        """Recommend these items no more, and keep all that is known of them; readers see all of them hidden or none.
-
-        They still count in histories, and `explain`, `scores`, `text_of` and `update_items` know them.
-
-        Args:
-            ids: the items; those that are hidden already stay so.
-
-        Raises:
-            UnknownItemError: naming items that are not in the catalogue; none is hidden then.
-        """
-        self._turn(ids, hidden=True)
-
-    def show_items(self, ids: Iterable[ItemId]) -> None:
-        """Recommend hidden items again, as if they had never been hidden.
-
-        Args:
-            ids: the items; those that are not hidden stay so.
-
-        Raises:
-            UnknownItemError: naming items that are not in the catalogue; none is shown then.
-        """
-        self._turn(ids, hidden=False)
-
-    def item_ids(self, *, hidden: bool = False) -> list[ItemId]:
-        """Ids of the items that can be recommended, in the order of the catalogue; of the hidden ones instead if asked."""
-        _, shelf = self._ready()
-        wanted = shelf.hidden if hidden else ~shelf.out
-        return shelf.ids(wanted.nonzero()[:, 0].cpu().numpy())
-
-    def __contains__(self, item: object) -> bool:
-        """True for an item of the catalogue, hidden or not."""
-        return isinstance(item, str | int) and item in self._ready()[1].catalog
-
-    def sync_items(
-        self, items: FrameLike, *, gone: Literal["hide", "remove"] = "hide", columns: Columns | None = None
-    ) -> Synced:
-        """Make the catalogue what a feed says it is; readers see all of it or nothing.
-
-        New items are added, those with other texts updated, hidden ones that are in the feed shown again, and those that
-        the feed lacks hidden or removed. Only new and changed texts are encoded; a feed that changes none needs no encoder.
-
-        Args:
-            items: frame or path with every item on offer: `item_id` and all text columns of the fit.
-            gone: what becomes of items that are not in the feed; `"remove"` takes hidden ones too.
-            columns: canonical name -> the caller's name.
-
-        Returns:
-            How many items each of these befell.
-
-        Raises:
-            InvalidDataError: on a feed that cannot be used, or that lacks a text column of the fit; nothing is changed then.
-            EncoderError: if texts are new and the encoder is not the model's.
-        """
-        if gone not in ("hide", "remove"):
-            raise InvalidDataError(f"gone={gone!r} must be 'hide' or 'remove'.")
-        with self._lock:
-            model, shelf = self._ready()
-            feed = Catalog.read(items, template=self.template, columns=columns)
-            difference = shelf.against(feed)
-            now = self._with_texts(model, shelf, feed, difference)
-            now = now.with_hidden(now.there(difference.back), hidden=False)
-            leaving = difference.absent if gone == "hide" else [*difference.absent, *difference.absent_hidden]
-            if gone == "hide":
-                now = now.with_hidden(now.there(leaving), hidden=True)
-            elif leaving:
-                now = now.changed(leaving)
-            self._state = (model, now)
-        hidden, removed = (len(leaving), 0) if gone == "hide" else (0, len(leaving))
-        return Synced(
-            int(difference.new.sum()), int(difference.changed.sum()), len(difference.back), hidden, removed
-        )  # fmt: skip
 
     # ---- keeping
 
@@ -559,11 +399,6 @@ class Recommender:
             made._check_encoder(*made._ready())
         return made
 
-    def text_of(self, item: ItemId) -> str:
-        """The text that an item was encoded from."""
-        _, shelf = self._ready()
-        return shelf.catalog.text_of(int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0]))
-
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of the fit."""
         model, shelf = self._ready()
@@ -587,24 +422,7 @@ class Recommender:
 
     # ---- inside
 
-    def _ready(self) -> tuple[Model, Shelf]:
-        if self._state is None:
-            raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
-        return self._state
-
-    def _known_encoder(self) -> Encoder:
-        if self._encoder is None:
-            self._encoder = TextEncoder(device=str(self._device))
-        return self._encoder
-
-    def _encode(self, items: Catalog, stacklevel: int = 3) -> Tensor:
-        encoder = self._known_encoder()
-        warn_unread(encoder, items.ids, items.texts, stacklevel=stacklevel)
-        vectors = encode_or_zero(encoder, items.texts, progress=self.progress)
-        return torch.from_numpy(vectors).to(self._device)
-
-    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
-        return encode_or_zero(self._known_encoder(), texts)
+    # ---- inside
 
     def _known_in(self, log: Interactions, attributes: FrameLike | None) -> tuple[Interactions, Attributes]:
         """What a log and a frame say of users and moments, and the log with the groups of both."""
@@ -650,92 +468,6 @@ class Recommender:
             return None
         frame = read_attributes(attributes, log.users.dtype if len(log) else None)
         return lambda users: model.attributes.groups(of_these(frame, users), self._vectors_of(model, shelf))
-
-    def _check_encoder(self, model: Model, shelf: Shelf) -> None:
-        encoder = self._known_encoder()
-        mine = encoder.fingerprint
-        if mine == model.encoder and isinstance(encoder, PrecomputedEncoder):
-            self._check_vectors(model, shelf, encoder)
-        if mine != model.encoder:
-            raise EncoderError(
-                f"The model was fitted with the encoder {model.encoder!r}, this one is {mine!r}: their vectors do not "
-                "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
-            )
-
-    def _check_vectors(self, model: Model, shelf: Shelf, encoder: PrecomputedEncoder) -> None:
-        """Refuse vectors of which some differ from those that the model was fitted with, by a sample of what both have."""
-        live = np.flatnonzero(~shelf.catalog.gone)
-        some = live[:: max(1, len(live) // _SAMPLE)].tolist()
-        rows = [row for row in some if shelf.catalog.text_of(row) in encoder.vectors]
-        made = torch.from_numpy(encoder.encode([shelf.catalog.text_of(row) for row in rows])).to(self._device)
-        held = shelf.space.text_of(torch.tensor(rows, dtype=torch.long, device=self._device))
-        if not torch.allclose(model.basis.text(made), held, atol=1e-3 * float(held.abs().max()) if rows else 1.0):
-            raise EncoderError(
-                f"Texts of the catalogue have other vectors in the encoder {encoder.name!r} than they had in the fit: the two "
-                "do not mix. Pass the vectors it was fitted with, and new texts with vectors of the same origin."
-            )
-
-    def _described(self, shelf: Shelf, items: FrameLike, columns: Columns | None) -> Catalog:
-        """Items of a later frame, which may lack columns of the fit."""
-        kinds = {"item_id": shelf.catalog.dtype}  # a csv's ids are what the catalogue says
-        frame = read_frame(items, "items", columns, names=self.template.names, ids=kinds)
-        return Catalog.read(frame, template=self.template.narrowed(frame))
-
-    def _untouched(self, model: Model, shelf: Shelf, new: Catalog) -> ItemSpace:
-        """Rows of items as if nobody had touched them."""
-        with torch.no_grad():
-            text = model.basis.text(self._encode(new, stacklevel=5))
-            return newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
-
-    def _added(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
-        return shelf.changed([], new, self._untouched(model, shelf, new))
-
-    def _updated(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
-        updating = new.ids.to_list()
-        rows = torch.from_numpy(shelf.catalog.rows(updating, "the items to update")).to(self._device)
-        fresh = self._untouched(model, shelf, new)
-        return shelf.changed(updating, new, with_text(shelf.space.take(rows), fresh))
-
-    def _with_texts(self, model: Model, shelf: Shelf, feed: Catalog, difference: Difference) -> Shelf:
-        """The shelf with the feed's changed texts and new items."""
-        if difference.changed.any() or difference.new.any():
-            self._check_encoder(model, shelf)
-        if difference.changed.any():
-            shelf = self._updated(model, shelf, feed.taken(difference.changed))
-        if difference.new.any():
-            shelf = self._added(model, shelf, feed.taken(difference.new))
-        return shelf
-
-    def _turn(self, ids: Iterable[ItemId], *, hidden: bool) -> None:
-        with self._lock:
-            model, shelf = self._ready()
-            rows = shelf.catalog.rows(shelf.catalog.checked(ids, "ids"), f"the items to {'hide' if hidden else 'show'}")
-            self._state = (model, shelf.with_hidden(rows, hidden=hidden))
-
-
-def _finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Iterable[ItemId] | None) -> Find:
-    """The search of one user: in all that is on the shelf, or among some items."""
-    if among is None:
-        return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
-    wanted = shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`")
-    allowed = np.setdiff1d(np.unique(wanted), hidden)
-    return lambda _, depth: shelf.search_among(allowed, user, depth)
-
-
-def _with_seen(
-    find: Find, shelf: Shelf, vectors: UserVectors, user: UserState, out: list[ItemId], among: Iterable[ItemId] | None
-) -> Find:
-    """A search in which what the user has may come back."""
-    gone, allowed = set(out), None if among is None else set(among)
-    pairs = [
-        (row, bonus)
-        for item, bonus in zip(user.seen, user.again.tolist(), strict=True)
-        if item not in gone and (allowed is None or item in allowed) and (row := shelf.catalog.row(item)) is not None
-    ]
-    rows = np.array([row for row, _ in pairs], np.int64)
-    back = Back(Hidden.of([rows]), np.array([bonus for _, bonus in pairs], np.float32))
-    back = back.only(~shelf.out.cpu().numpy()[rows])
-    return lambda some, depth: back.among(find(some, depth), shelf.space, vectors, depth)
 
 
 def _listed(shelf: Shelf, found: Ranked) -> list[Recommendation]:

@@ -4,7 +4,7 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from mecold.model import Model
 from mecold.rules import Allowed, Rules
 from mecold.space.back import Back
 from mecold.space.index import Hidden, Ranked
-from mecold.space.rerank import Rerank
+from mecold.space.rerank import Find, Rerank
 from mecold.space.shelf import Shelf
 from mecold.space.space import UserVectors
 from mecold.types import ItemId, UserState
@@ -126,6 +126,31 @@ def search(
         return found if own is None else own.among(found, shelf.space, asking, depth)
 
     return find(None, k) if rerank is None else rerank.best(shelf.space, k, find)
+
+
+def finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Iterable[ItemId] | None) -> Find:
+    """The search of one user: in all that is on the shelf, or among some items."""
+    if among is None:
+        return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
+    wanted = shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`")
+    allowed = np.setdiff1d(np.unique(wanted), hidden)
+    return lambda _, depth: shelf.search_among(allowed, user, depth)
+
+
+def with_seen(
+    find: Find, shelf: Shelf, vectors: UserVectors, user: UserState, out: list[ItemId], among: Iterable[ItemId] | None
+) -> Find:
+    """A search in which what the user has may come back."""
+    gone, allowed = set(out), None if among is None else set(among)
+    pairs = [
+        (row, bonus)
+        for item, bonus in zip(user.seen, user.again.tolist(), strict=True)
+        if item not in gone and (allowed is None or item in allowed) and (row := shelf.catalog.row(item)) is not None
+    ]
+    rows = np.array([row for row, _ in pairs], np.int64)
+    back = Back(Hidden.of([rows]), np.array([bonus for _, bonus in pairs], np.float32))
+    back = back.only(~shelf.out.cpu().numpy()[rows])
+    return lambda some, depth: back.among(find(some, depth), shelf.space, vectors, depth)
 
 
 def ranked_frame(
