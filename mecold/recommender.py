@@ -213,10 +213,10 @@ class Recommender(Stock):
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        out = leaving(exclude, shelf.catalog)
-        find = finder(shelf, vectors, shelf.there([*out, *user.seen]), among)
+        out, only = leaving(exclude, shelf.catalog), None if among is None else shelf.catalog.checked(among, "among")
+        find = finder(shelf, vectors, shelf.there([*out, *user.seen]), only)
         if include_seen:
-            find = with_seen(find, shelf, vectors, user, out, among)
+            find = with_seen(find, shelf, vectors, user, out, only)
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
@@ -329,7 +329,7 @@ class Recommender(Stock):
         vector[:, shelf.space.spans["popularity"]] = 0.0
         both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
         hidden = np.union1d(rows, shelf.there(leaving(exclude, shelf.catalog)))
-        find = finder(shelf, both, hidden, among)
+        find = finder(shelf, both, hidden, None if among is None else shelf.catalog.checked(among, "among"))
         return _listed(shelf, find(None, k))
 
     def explain(

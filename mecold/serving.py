@@ -4,7 +4,7 @@ What a caller hands in is checked here. A list and a frame become the same `Hist
 makes a `UserState`. The way of one user touches no polars.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -128,17 +128,22 @@ def search(
     return find(None, k) if rerank is None else rerank.best(shelf.space, k, find)
 
 
-def finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Iterable[ItemId] | None) -> Find:
+def finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Sequence[ItemId] | None) -> Find:
     """The search of one user: in all that is on the shelf, or among some items."""
     if among is None:
         return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
-    wanted = shelf.catalog.rows(shelf.catalog.checked(among, "among"), "the items in `among`")
+    wanted = shelf.catalog.rows(among, "the items in `among`")
     allowed = np.setdiff1d(np.unique(wanted), hidden)
     return lambda _, depth: shelf.search_among(allowed, user, depth)
 
 
 def with_seen(
-    find: Find, shelf: Shelf, vectors: UserVectors, user: UserState, out: list[ItemId], among: Iterable[ItemId] | None
+    find: Find,
+    shelf: Shelf,
+    vectors: UserVectors,
+    user: UserState,
+    out: Sequence[ItemId],
+    among: Sequence[ItemId] | None,
 ) -> Find:
     """A search in which what the user has may come back."""
     gone, allowed = set(out), None if among is None else set(among)

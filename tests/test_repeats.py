@@ -92,6 +92,8 @@ def test_lists_with_what_was_seen_are_the_same_for_one_user_and_in_a_batch(learn
         for user, state in states.items():
             found = learned.recommend(state, 12, include_seen=True, **limit)
             assert [one.item for one in found] == lists.filter(pl.col("user_id") == user)["item_id"].to_list()
+    listed, once = (learned.recommend(states["u1"], 9, include_seen=True, among=a) for a in (seen, iter(seen)))
+    assert listed == once
     assert set(seen[:2]).isdisjoint(
         one.item for one in learned.recommend(states["u1"], 300, include_seen=True, exclude=seen[:2])
     )
