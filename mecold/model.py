@@ -56,7 +56,9 @@ class Model:
     def fingerprint(self) -> str:
         """Hash of every learned number and of the axes of the item space; states of another model are refused by it."""
         digest = hashlib.sha256(f"{self.encoder} {self.axes} {sorted(self.basis.new_gain.items())}".encode())
-        digest.update(f"{self.events} {self.attributes}".encode())
+        digest.update(f"{self.events}".encode())
+        for one in self.attributes.columns:
+            digest.update(f"{one.name} {one.kind} {one.names}".encode() + one.edges.tobytes() + one.centres.tobytes())
         named = {"center": self.basis.center, "project": self.basis.project, "popular": self.basis.popular}
         for name, value in (named | self.head.prior.tensors() | self.head.gains.tensors()).items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -326,7 +326,9 @@ class Recommender(Stock):
             raise InvalidDataError("There is no item to find similar ones of; name at least one.")
         users = adapt(model, shelf, Histories.padded(rows, np.ones(len(rows), np.int64)))
         vector = users.vector.sum(0, keepdim=True)
-        vector[:, shelf.space.spans["popularity"]] = 0.0
+        for name, channel in shelf.space.channels.items():
+            if channel.traits.reads == "nothing":  # what everybody wants
+                vector[:, shelf.space.spans[name]] = 0.0
         both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
         hidden = np.union1d(rows, shelf.there(leaving(exclude, shelf.catalog)))
         find = finder(shelf, both, hidden, None if among is None else shelf.catalog.checked(among, "among"))

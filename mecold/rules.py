@@ -86,15 +86,15 @@ class Named:
         rows = catalog.find(self.ids, f"rows of `{name}`")
         if known and (rows < 0).any():
             catalog.rows(self.ids.filter(rows < 0).unique(maintain_order=True).to_list(), f"the items in `{name}`")
+        if len(rows) and (rows < 0).all():
+            _nothing(
+                f"None of the items in `{name}` is in the catalogue ({few(self.ids.unique(maintain_order=True).to_list())})"
+            )
         if not (len(self.users) and len(users)):
             return Hidden.of([])
         places = pl.DataFrame({"user": users, "place": np.arange(len(users))})
         pairs = pl.DataFrame({"user": self.users, "row": rows}).filter(pl.col("row") >= 0)
         found = pairs.join(places, on="user").sort("place", "row")
-        if found.is_empty():
-            _nothing(
-                f"None of the {len(self.ids):,} pairs in `{name}` is of a user of the histories and an item there is"
-            )
         return Hidden(found["place"].to_numpy(), found["row"].to_numpy())
 
 

@@ -165,7 +165,9 @@ class Stock:
             raise InvalidDataError(f"gone={gone!r} must be 'hide' or 'remove'.")
         with self._lock:
             model, shelf = self._ready()
-            feed = Catalog.read(items, template=self.template, columns=columns)
+            kinds = {"item_id": shelf.catalog.dtype}
+            frame = read_frame(items, "items", columns, names=self.template.names, ids=kinds)
+            feed = Catalog.read(frame, template=self.template)
             difference = shelf.against(feed)
             now = self._with_texts(model, shelf, feed, difference)
             now = now.with_hidden(now.there(difference.back), hidden=False)

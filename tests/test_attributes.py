@@ -1,12 +1,15 @@
 """What is known of users beside what they did: every value is a group, and what groups like is counted and shrunk."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from mecold import Interaction, InvalidDataError, Recommender
+from mecold import Catalog, Interaction, InvalidDataError, Recommender
 from mecold.data.attributes import Attributes, of_these, one_user, read_attributes
+from mecold.data.interactions import Interactions
 from mecold.space.channels.groups import spread_of, vectors_of
 from tests.conftest import SMALL
 
@@ -180,3 +183,36 @@ def test_the_moment_is_an_attribute_whose_value_changes(shop, encoder, tmp_path)
         assert shares[2] > shares[3], shares
     made.save(tmp_path / "model")
     assert Recommender.load(tmp_path / "model").info()["attributes"] == {"day": "name"}
+
+
+def test_names_are_the_same_in_any_type_of_column():
+    frame = pl.DataFrame({"user_id": range(4), "code": [12345678, 12345679] * 2, "member": [True, False] * 2})
+    known = Attributes.of([read_attributes(frame)], letters)
+    expected = known.groups(read_attributes(frame), letters).tolist()
+    other = pl.DataFrame({"user_id": range(4), "code": [12345678.0, 12345679.0] * 2, "member": ["True", "False"] * 2})
+    assert known.groups(read_attributes(other), letters).tolist() == expected
+    prices = pl.DataFrame({"user_id": range(99), "price": [f"{n}.50" for n in range(99)]}).cast(
+        {"price": pl.Decimal(9, 2)}
+    )
+    assert Attributes.of([read_attributes(prices)], letters).columns[0].kind == "number"
+
+
+def test_nobody_and_nothing_are_no_error():
+    frame = read_attributes(pl.DataFrame({"user_id": ["a"], "age": [1.5]}))
+    assert of_these(frame, pl.Series("user_id", [], dtype=pl.Int64)).shape == (0, 2)
+    assert of_these(frame.clear(), pl.Series("user_id", [1, 2])).rows() == [(1, None), (2, None)]
+
+
+def test_the_fingerprint_of_a_model_does_not_hang_on_how_numbers_are_printed(knowing):
+    model = knowing._state[0]
+    with np.printoptions(precision=2):
+        assert replace(model).fingerprint == model.fingerprint
+    edges = replace(model.attributes.columns[1], edges=model.attributes.columns[1].edges + 1e-9)
+    assert replace(model, attributes=Attributes((model.attributes.columns[0], edges))).fingerprint != model.fingerprint
+
+
+def test_numbers_of_a_csv_log_are_numbers_in_the_context_too(tmp_path):
+    catalog = Catalog.read(pl.DataFrame({"item_id": ["a"], "title": ["x"]}))
+    (tmp_path / "log.csv").write_text("user_id,item_id,heat,day\nu,a,21.5,mo\n")
+    found = Interactions.read(tmp_path / "log.csv", catalog, context=["heat", "day"])
+    assert found.context.rows() == [(21.5, "mo")]

@@ -173,3 +173,33 @@ def test_an_evaluation_asks_for_goals_and_baselines_count_them(shop, encoder):
     assert {kind for kinds in tasks.kinds for kind in kinds.tolist()} == {0, 1}
     with pytest.raises(InvalidDataError, match="needs a column `event`"):
         Dataset.read(shop.interactions, shop.items, encoder=encoder, predict=["buy"])
+
+
+def test_a_frame_without_events_counts_as_the_strongest_like_a_list(models, shop):
+    made = models[True]
+    plain = pl.DataFrame({"user_id": ["u", "u", "u"], "item_id": ["p1", "p2", "p1"], "position": [0, 1, 2]})
+    with pytest.warns(DataWarning, match="repeats"):
+        states = made.adapt_users(plain)
+    assert states["u"] == made.adapt_user(["p1", "p2", "p1"])
+    with pytest.raises(InvalidDataError, match="needs a column `event`"):
+        made.fit_meta(shop.interactions, shop.items)
+
+
+def test_a_state_is_the_same_in_any_company(models):
+    one = [("u", "p1", 1, "view"), ("u", "p2", 2, "buy")]
+    other = [("v", "p1", 1, "buy"), ("v", "p3", 2, "buy"), ("v", "p1", 3, "buy")]
+    alone = models[True].adapt_users(frame_of(one))["u"]
+    with pytest.warns(DataWarning, match="repeats"):
+        assert models[True].adapt_users(frame_of(one + other))["u"] == alone
+    rows = [Interaction(item, time=float(time), event=event) for _, item, time, event in one]
+    assert models[True].adapt_user(rows) == alone
+    assert alone.again[0] == 0 or not models[True]._state[0].repeats  # it was looked at, and never bought
+
+
+def test_unknown_items_are_seen_in_the_same_order_through_both_doors(fitted):
+    rows = [("u", "zz", 3.0), ("u", "p1", 2.0), ("u", "yy", 1.0)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    with pytest.warns(DataWarning, match="unknown"):
+        state = fitted.adapt_users(frame, on_unknown="drop")["u"]
+    assert state == fitted.adapt_user([Interaction(i, time=t) for _, i, t in rows], on_unknown="drop")
+    assert state.seen == ("p1", "yy", "zz")

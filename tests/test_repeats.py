@@ -118,3 +118,19 @@ def test_a_state_keeps_what_was_learned(learned, tmp_path):
     assert torch.equal(
         Recommender.load(tmp_path / "model")._state[0].head.gains.again, learned._state[0].head.gains.again
     )
+
+
+def test_repeats_without_an_order_teach_nothing(shop):
+    log = Interactions.read(pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["i1", "i2", "i1"]}), ITEMS)
+    assert log.again is log.repeats is None
+
+
+def test_many_items_that_may_come_back_are_scored_alike(learned):
+    items = [f"p{n}" for n in range(150)]
+    user = learned.adapt_user(items)
+    found = {one.item: one.score for one in learned.recommend(user, 300, include_seen=True)}
+    again = dict(zip(user.seen, user.again.tolist(), strict=True))
+    scores = dict(zip(items, learned.scores(user, items).tolist(), strict=True))
+    assert len(found) == 300
+    for item in items:
+        assert found[item] == pytest.approx(scores[item] + again[item], rel=1e-4, abs=1e-3)

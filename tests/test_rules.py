@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from mecold import InvalidDataError, Recommender, UnknownItemError
+from mecold import DataWarning, InvalidDataError, Recommender, UnknownItemError
 from tests.conftest import assert_same
 
 
@@ -406,3 +406,19 @@ def test_items_without_text_are_like_nothing_and_equal_scores_keep_their_order()
     assert spread(space, found).tolist() == pytest.approx([2 / 3])  # pairs: 1, 0, 1
     nothing = Ranked(np.empty((2, 0), np.int64), np.empty((2, 0), np.float32), np.empty((2, 0), bool))
     assert Rerank(0.5).best(space, 4, lambda some, depth: nothing).valid.shape == (2, 0)
+
+
+def test_one_table_of_exclusions_serves_all_batches(fitted, shop):
+    log = shop.interactions.filter(pl.col("user_id") == "u1")
+    others = pl.DataFrame({"user_id": ["u2"], "item_id": ["p5"]})
+    assert fitted.recommend_batch(log, 3, exclude=others).height == 3  # no word: it is for other users
+    with pytest.warns(DataWarning, match="None of the items in `exclude` is in the catalogue"):
+        fitted.recommend_batch(log, 3, exclude=pl.DataFrame({"user_id": ["u1"], "item_id": ["typo"]}))
+
+
+def test_a_feed_of_digits_meets_a_catalogue_of_texts(fit, shop, encoder, tmp_path):
+    digits = shop.items.with_columns(pl.col("item_id").str.slice(1))
+    log = shop.interactions.with_columns(pl.col("item_id").str.slice(1))
+    made = fit(log, digits)
+    digits.head(250).write_csv(tmp_path / "feed.csv")
+    assert made.sync_items(tmp_path / "feed.csv").hidden == 50

@@ -1,5 +1,6 @@
 """Users with enough history go to the host's model, the others to mecold; in between, their lists are fused."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from mecold import InvalidDataError, ItemId, Recommendation, Recommender, UnknownItemError
+from mecold import DataWarning, InvalidDataError, ItemId, Recommendation, Recommender, UnknownItemError
 from mecold.data.catalog import plain_ids
 from mecold.data.frames import INTERACTION_NAMES, FrameLike, id_column, read_frame, require
 from mecold.errors import few
@@ -257,7 +258,13 @@ class ColdStartRouter:
             out.update(exclude.ids)
         else:
             own = _seen(_pairs(exclude))
-        leaving = _for_mecold(exclude, {item for item in exclude.ids if item in self.cold})
+        known = {item for item in exclude.ids if item in self.cold}
+        if len(exclude.ids) and not known and not self._host_items.intersection(exclude.ids):
+            warnings.warn(
+                f"None of the items in `exclude` is the host's or mecold's ({few(list(dict.fromkeys(exclude.ids)))}): "
+                "this filter matches nothing.", DataWarning, stacklevel=3,
+            )  # fmt: skip
+        leaving = _for_mecold(exclude, known)
         if among is None:
             return _Filters(out, own, None, leaving, None)
         named = dict.fromkeys(among.ids)

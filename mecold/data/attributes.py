@@ -169,13 +169,10 @@ def of_these(frame: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
         raise InvalidDataError(
             f"The user ids of the attributes are {frame['user_id'].dtype}, those of the histories {users.dtype}. Cast one."
         )
-    wanted = pl.DataFrame({"user_id": users})
-    same = (
-        frame.with_columns(pl.col("user_id").cast(users.dtype))
-        if frame.height
-        else frame.cast({"user_id": users.dtype})
-    )
-    return wanted.join(same, on="user_id", how="left", maintain_order="left")
+    if not (frame.height and len(users)):
+        nothing = frame.clear(len(users)) if len(users) else frame.clear()
+        return nothing.with_columns(users.alias("user_id"))
+    return pl.DataFrame({"user_id": users}).join(frame, on="user_id", how="left", maintain_order="left")
 
 
 def one_user(values: Mapping[str, Any]) -> pl.DataFrame:
@@ -199,11 +196,12 @@ def plain(column: pl.Series) -> pl.Series:
         InvalidDataError: if it holds anything else.
     """
     if column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
-        text = column.cast(pl.String)
-        return text.replace("", None)
+        return column.cast(pl.String).replace({"": None, "True": "true", "False": "false"})
     if column.dtype.is_float():
         return column.fill_nan(None)
-    if column.dtype == pl.Null or column.dtype.is_integer() or column.dtype.is_decimal():
+    if column.dtype.is_decimal():
+        return column.cast(pl.Float64)
+    if column.dtype == pl.Null or column.dtype.is_integer():
         return column
     raise InvalidDataError(
         f"The attribute '{column.name}' holds {column.dtype}; use numbers or texts (an age in place of a birthday)."
@@ -211,7 +209,8 @@ def plain(column: pl.Series) -> pl.Series:
 
 
 def _words(values: pl.Series) -> list[str]:
-    return [f"{value:g}" if isinstance(value, float) else str(value) for value in values.to_list()]
+    """Values as names: 3.0 is the name 3, whatever the type of the column that holds it."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.to_list()]
 
 
 def _centres(vectors: Float32[np.ndarray, "texts dim"]) -> Float32[np.ndarray, "topics dim"]:

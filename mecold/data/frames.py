@@ -34,6 +34,7 @@ def read_frame(
     *,
     names: Sequence[str] | None = None,
     ids: Mapping[str, Any] | None = None,
+    guess: Sequence[str] = (),
 ) -> pl.DataFrame:
     """The source as a polars frame, the mapped columns under their canonical names.
 
@@ -46,6 +47,7 @@ def read_frame(
         names: the canonical names of such a frame; where None any may be mapped to, and all columns of a csv are typed.
         ids: column of ids -> `pl.String` or `pl.Int64`, what those of a csv become as far as nothing is lost; by their own
             values where this does not say.
+        guess: further columns of a csv that are numbers or times where all of their values are.
 
     Raises:
         InvalidDataError: if the source is of no known kind, a mapped column is missing, `columns` maps what is no canonical
@@ -62,7 +64,7 @@ def read_frame(
         )
     hidden = [ours for ours in renames.values() if ours in frame.columns and ours not in renames]
     frame = frame.drop(hidden).rename(renames)
-    return frame if path is None or path.suffix.lower() != ".csv" else _typed(frame, names, ids or {})
+    return frame if path is None or path.suffix.lower() != ".csv" else _typed(frame, names, ids or {}, guess)
 
 
 def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> None:
@@ -82,13 +84,15 @@ def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> Non
         raise InvalidDataError(f"`columns` maps two names of the {what} to {few(twice)}. Map one, or copy the column.")
 
 
-def _typed(frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, Any]) -> pl.DataFrame:
+def _typed(
+    frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, Any], guess: Sequence[str]
+) -> pl.DataFrame:
     """A frame of text with types where they are needed."""
 
     def of(name: str, column: pl.Series) -> pl.Series:
         if name in ids or (names is not None and name in names and name.endswith("_id")):
             return id_from_text(column, ids.get(name))
-        if names is None:
+        if names is None or name in guess:
             return guessed(column)
         return number_from_text(column) if name in names and name in INTERACTION_NUMBERS else column
 

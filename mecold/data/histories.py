@@ -165,12 +165,12 @@ class Histories(Rows):
         if self.mask.shape[1] <= most:
             return self
         columns = (self.shots - most).clamp(min=0)[:, None] + torch.arange(most, device=self.mask.device)
-        return self._columns(lambda part: part.gather(1, columns))
+        return self._columns(lambda part: _picked(part, columns))
 
     def chosen(self, these: Bool[Tensor, "users length"], most: int) -> "Histories":
         """The oldest rows of each user that are chosen, at most so many, moved to the front."""
         order = torch.argsort((~(these & self.mask)).int(), dim=1, stable=True)[:, :most]
-        moved = self._columns(lambda part: part.gather(1, order))
+        moved = self._columns(lambda part: _picked(part, order))
         return moved.only((these & self.mask).gather(1, order))
 
     def only(self, mask: Bool[Tensor, "users length"]) -> "Histories":
@@ -187,6 +187,13 @@ class Histories(Rows):
 
     def _columns(self, change: Callable[[Tensor], Tensor]) -> "Histories":
         """The same users with everything changed that there is one of per row."""
-        kinds, repeats, since = (None if p is None else change(p) for p in (self.kinds, self.repeats, self.since))
+        kinds, repeats, since, moments = (
+            None if part is None else change(part) for part in (self.kinds, self.repeats, self.since, self.moments)
+        )
         rows, labels, weights, times, mask = map(change, (self.rows, self.labels, self.weights, self.times, self.mask))
-        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals, repeats, since)
+        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals, repeats, since, moments)
+
+
+def _picked(part: Tensor, columns: Int[Tensor, "users some"]) -> Tensor:
+    """Some columns of each user's rows, of numbers or of records of numbers."""
+    return torch.take_along_dim(part, columns if part.dim() == 2 else columns[..., None], 1)

@@ -44,16 +44,18 @@ def read_history(
         given.sort(key=lambda row: row.time or 0.0)
     first = _distinct(given, events)
     unknown = () if on_unknown == "raise" else tuple(item for item in first if item not in catalog)
-    known = [row for row in first.values() if row.item not in unknown]
+    aside = set(unknown)
+    known = [row for row in first.values() if row.item not in aside]
     rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
     numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
     labels, weights, times = numbers.reshape(-1, 3).T
     kinds = None if events is None else np.array([events.place(row.event) for row in known], np.int64)
     repeats = since = None
-    if len(first) < len(given):
-        repeats, since = _came([row for row in given if row.item not in unknown], known, events)
+    if len(first) < len(given) or (events is not None and events.goals):
+        repeats, since = _came([row for row in given if row.item not in aside], known, events)
     support = Histories.padded(
-        rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds, repeats=repeats, since=since
+        rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds, repeats=repeats, since=since,
+        goals=0 if events is None else events.goals,
     )  # fmt: skip
     return support, unknown
 
@@ -61,14 +63,15 @@ def read_history(
 def _came(
     given: Sequence[Interaction], known: Sequence[Interaction], events: Events | None
 ) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
-    """How often each known item came, as an event that is predicted; and how many rows came after the last of them."""
-    goals = None if events is None or not events.goals else events.goals
+    """How often each known item came, as an event that is predicted; and how many such rows came after the last of them."""
+    goals = events.goals if events is not None and events.goals else None
     found: dict[ItemId, tuple[int, int]] = {}
-    for after, row in zip(range(len(given) - 1, -1, -1), given, strict=True):
+    after = 0
+    for row in reversed(given):
+        goal = goals is None or (events is not None and events.place(row.event) < goals)
         times, since = found.get(row.item, (0, after))
-        if goals is None or (events is not None and events.place(row.event) < goals):
-            times, since = times + 1, after
-        found[row.item] = (times, since if times else after)
+        found[row.item] = (times + 1, since if times else after) if goal else (times, since)
+        after += goal
     both = np.array([found[row.item] for row in known], np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 

@@ -53,7 +53,7 @@ class Interactions:
         kinds: place of each interaction's kind among them; None where there is no such column.
         groups: what is known of each user, as `data.attributes` codes it; None where nothing is.
         repeats: how often each interaction's item came, as an event that is predicted; None where none came twice.
-        since: how many rows of the user's came after the last of them.
+        since: how many rows of the user's, of such events, came after the last of them.
         again: every such row of the log, so that it is learned what comes again; None where nothing does.
         context: columns that say what the moment of each interaction was like; None where none are asked for.
         moments: the same as groups, as `data.attributes` codes it.
@@ -118,7 +118,7 @@ class Interactions:
             DataWarning: counts of repeats and unknown items that were set aside, and of user ids such as "nan".
         """
         kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
-        frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds)
+        frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds, guess=context)
         tell_of_times(frame)
         require(frame, ["user_id", "item_id", *context], "interactions")
         if frame.is_empty() and not may_be_empty:
@@ -138,12 +138,13 @@ class Interactions:
         notes += users_like_none(everyone["user_id"])
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
-        aside = everyone.filter(pl.col("row") < 0).group_by("user_id", maintain_order=True).agg("item_id")
-        unknown = {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
+        aside = _ordered(everyone.filter(pl.col("row") < 0)).group_by("user_id", maintain_order=True).agg("item_id")
+        once = _last_of_each if "event" in log.columns else dict.fromkeys
+        unknown = {user: tuple(once(items)) for user, items in aside.iter_rows()}
         notes += [columns_read(frame, kept, context), *kinds_read(events), *busiest_user(everyone["user_id"])]
         found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
         moments = kept.select(pl.col(f"context {name}").alias(name) for name in context) if context else None
-        again = _again(ordered, found.users, events) if "repeats" in kept.columns else None
+        again = _again(ordered, found.users, events) if kept.height < log.height and found.order != "shuffle" else None
         return replace(found, events=events, again=again, context=moments)
 
     def __len__(self) -> int:
@@ -271,8 +272,15 @@ def _canonical(frame: pl.DataFrame, rule: EventRule | Events) -> tuple[pl.DataFr
     ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
     log = pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])
     kinds = text_column(frame, "event", "interactions")
+    if kinds is None and isinstance(rule, Events):  # nobody says what it was: the strongest
+        return (log.with_columns(pl.lit(0, pl.Int64).alias("event")) if rule.names else log), rule
     if kinds is None:
-        return log, rule if isinstance(rule, Events) else Events()
+        if isinstance(rule, EventRule) and (rule.predict or rule.strengths):
+            raise InvalidDataError(
+                "MetaConfig(predict=..., events=...) needs a column `event`; the interactions have none. Map yours: "
+                "interaction_columns={'event': <your column>}."
+            )
+        return log, Events()
     events = rule.named(kinds)
     return log.with_columns(pl.Series("event", events.codes(kinds))) if events.names else log, events
 
@@ -304,19 +312,28 @@ def _distinct(log: pl.DataFrame, events: Events) -> pl.DataFrame:
     """One row per user and item of an ordered log."""
     pair, kinds = ["user_id", "row"], "event" in log.columns
     kept = log.unique(pair, keep="last" if kinds else "first", maintain_order=True)
-    if kept.height == log.height:
+    if kinds:
+        kept = kept.join(
+            log.group_by(pair).agg(strongest=pl.col("event").min()), on=pair, how="left", maintain_order="left"
+        )
+        kept = kept.with_columns(event=pl.col("strongest")).drop("strongest")
+    ordered = any(name in log.columns for name in ORDERS)
+    if not ordered or (kept.height == log.height and not events.goals):
         return kept
-    goal = pl.col("event") < events.goals if kinds and events.goals else pl.lit(value=True)
-    numbered = log.with_columns(
-        goal=goal, after=pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id"),
-    )  # fmt: skip
-    totals = numbered.group_by(pair).agg(
-        repeats=pl.col("goal").sum().cast(pl.Int64),
-        since=pl.coalesce(pl.col("after").filter(pl.col("goal")).min(), pl.col("after").min()).cast(pl.Int64),
-        **({"strongest": pl.col("event").min()} if kinds else {}),
+    goal = (pl.col("event") < events.goals if events.goals else pl.lit(value=True)).cast(pl.Int64)
+    numbered = log.with_columns(goal=goal).with_columns(
+        after=pl.col("goal").sum().over("user_id") - pl.col("goal").cum_sum().over("user_id")
     )
-    kept = kept.join(totals, on=pair, how="left", maintain_order="left")
-    return kept.with_columns(event=pl.col("strongest")).drop("strongest") if kinds else kept
+    last_goal = pl.col("after").filter(pl.col("goal") > 0).min()
+    totals = numbered.group_by(pair).agg(
+        repeats=pl.col("goal").sum(), since=pl.coalesce(last_goal, pl.col("after").min())
+    )  # fmt: skip
+    return kept.join(totals, on=pair, how="left", maintain_order="left")
+
+
+def _last_of_each(items: Sequence[ItemId]) -> list[ItemId]:
+    """Items once, in the order in which they came last."""
+    return list(dict.fromkeys(reversed(items)))[::-1]
 
 
 @dataclass(frozen=True)
@@ -340,6 +357,7 @@ class Again:
 
 def _again(ordered: pl.DataFrame, users: pl.Series, events: Events) -> Again:
     goal = ordered.filter(pl.col("event") < events.goals) if events.goals else ordered
+    goal = goal.filter(pl.col("label") > 0) if "label" in goal.columns else goal
     sizes = pl.DataFrame([users]).join(goal.group_by("user_id").len(), on="user_id", how="left", maintain_order="left")
     ends = sizes["len"].fill_null(0).to_numpy().cumsum()
     return Again(np.concatenate([[0], ends]).astype(np.int64), goal["row"].to_numpy().astype(np.int64))

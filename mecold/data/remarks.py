@@ -50,7 +50,9 @@ def columns_read(frame: pl.DataFrame, log: pl.DataFrame, context: Sequence[str] 
     behind = {"position"} if order == "timestamp" else set()
     behind |= {"rating"} if "label" in log.columns else set()
     used: dict[str, Any] = {
-        name: log[name].dtype for name in INTERACTION_NAMES if name in log.columns and name not in behind
+        name: log[name].dtype
+        for name in INTERACTION_NAMES
+        if name in log.columns and name in frame.columns and name not in behind
     }
     used |= {name: "times" for name in used if frame[name].dtype.is_temporal()}
     used |= {"event": "names"} if "event" in used else {}

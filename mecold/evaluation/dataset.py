@@ -97,8 +97,6 @@ class Dataset:
         _check_ratings(log, liked_from)
         if liked_from is not None:
             log = replace(log, labels=log.labels_from(liked_from))
-        if predict and not log.events.goals:
-            raise InvalidDataError(f"predict={list(predict)} needs a column `event`; these interactions have none.")
         known = None if attributes is None else read_attributes(attributes, log.users.dtype)
         return cls(name, catalog, log, table, encoder, progress, liked_from, known)
 

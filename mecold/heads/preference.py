@@ -290,10 +290,13 @@ class PreferenceHead:
         return UserVectors(torch.cat(parts, dim=1), support.rows, prior.trust * gain[LISTS][:, None])
 
     def again(self, histories: Histories) -> Float[Tensor, "users length"]:
-        """What each item of a history scores for having come before, should it be let come back; 0 in padding."""
+        """What each item of a history scores for having come before, should it be let come back; 0 in padding, and for
+        items that came as no event that is predicted.
+        """
         here = histories.to(self.gains.again.device)
         found: Tensor = came_before(here) @ self.gains.again
-        return torch.where(here.mask, found, 0.0)
+        had = here.mask if here.repeats is None else here.mask & (here.repeats > 0)
+        return torch.where(had, found, 0.0)
 
     def _scale(self, channel: str) -> str | None:
         """Name of the numbers of a channel; None for a bonus."""
@@ -386,7 +389,7 @@ def came_before(histories: Histories) -> Float[Tensor, "users length four"]:
     """What `Gains.again` reads of each item of a history."""
     often = histories.mask.long() if histories.repeats is None else histories.repeats
     since = histories.ages if histories.since is None else histories.since
-    items = histories.shots[:, None].expand_as(often)
+    items = (often > 0).sum(1, keepdim=True).expand_as(often)
     return torch.stack(
         [torch.ones_like(often), torch.log2(1 + often), torch.log1p(since), torch.log1p(items)], dim=2
     ).float()

@@ -45,7 +45,7 @@ class Mixed(Rows):
 
 
 def learn_again(
-    head: PreferenceHead, spaces: Sequence[ItemSpace], fold_of: np.ndarray, log: Again, query: int, *,
+    head: PreferenceHead, spaces: Sequence[ItemSpace], fold_of: np.ndarray, log: Again, query: int, *, last: bool,
     rng: np.random.Generator, limit: int = 4000,
 ) -> tuple[Float[Tensor, " four"], dict[str, float]]:  # fmt: skip
     """The four numbers; as they are where too few users tell.
@@ -56,6 +56,7 @@ def learn_again(
         fold_of: fold of each user.
         log: all that users did.
         query: how many of the next rows are predicted.
+        last: histories are in the order in which items came last, as with kinds of events; else first.
         rng: draws users and cuts.
         limit: most users.
 
@@ -76,7 +77,7 @@ def learn_again(
             before = [own[:cut] for own, cut in zip(rows, cuts[some], strict=True)]
             after = [own[cut : cut + query] for own, cut in zip(rows, cuts[some], strict=True)]
             with torch.no_grad():
-                support = histories_of(before).to(space.device)
+                support = histories_of(before, last=last).to(space.device)
                 scores = space.scores(head.adapt(space, support, coefficients))
                 parts.append(_mixed(scores, support, after))
     width = max(part.scores.shape[1] for part in parts)
@@ -86,16 +87,16 @@ def learn_again(
     return _fitted(whole), {"again/share": came}
 
 
-def histories_of(rows: Sequence[np.ndarray]) -> Histories:
+def histories_of(rows: Sequence[np.ndarray], *, last: bool = False) -> Histories:
     """Histories of distinct items out of all rows of users, as a log has them."""
     items, repeats, since, sizes = [], [], [], []
     for own in rows:
         distinct, first, counts = np.unique(own, return_index=True, return_counts=True)
-        last = len(own) - 1 - np.unique(own[::-1], return_index=True)[1]
-        order = np.argsort(first)
+        newest = len(own) - 1 - np.unique(own[::-1], return_index=True)[1]
+        order = np.argsort(newest if last else first)
         items.append(distinct[order])
         repeats.append(counts[order])
-        since.append((len(own) - 1 - last)[order])
+        since.append((len(own) - 1 - newest)[order])
         sizes.append(len(order))
     flat = [np.concatenate([*parts, np.empty(0, np.int64)]).astype(np.int64) for parts in (items, repeats, since)]
     return Histories.padded(flat[0], np.array(sizes), repeats=flat[1], since=flat[2])

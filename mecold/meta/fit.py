@@ -104,7 +104,9 @@ def _fit(
         most = config.training.new_item_share * values["cold/demand"]
         basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng)
         if log.again is not None:
-            again, of_old = learn_again(head, views.folds, views.fold_of, log.again, config.training.query, rng=rng)
+            again, of_old = learn_again(
+                head, views.folds, views.fold_of, log.again, config.training.query, last=log.kinds is not None, rng=rng
+            )
             head, of_new = replace(head, gains=replace(head.gains, again=again)), of_new | of_old
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
     whole, statistics = views.whole, views.statistics

@@ -69,8 +69,11 @@ def newcomer_episodes(users: Histories, new: Bool[Tensor, " items"], shots: int,
     some = ((chosen.sum(1) >= least) & (liked & ~chosen).any(1)).nonzero()[:, 0]
     users, chosen, liked, fresh = users.take(some), chosen[some], liked[some], fresh[some]
     places = torch.arange(chosen.shape[1])
-    before = places <= torch.where(chosen, places, -1).amax(1, keepdim=True)
-    return NewcomerEpisodes(users.chosen(chosen, shots), users.rows, liked & fresh, liked & ~before, before)
+    end = torch.where(chosen, places, -1).amax(1, keepdim=True)
+    before = places <= end
+    return NewcomerEpisodes(
+        users.at(end[:, 0] + 1).chosen(chosen, shots), users.rows, liked & fresh, liked & ~before, before
+    )
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def train(
         fixed: numbers of the prior that are not learned.
     """
     draws = torch.Generator(device=lessons.spaces[0].device).manual_seed(int(rng.integers(2**62)))
-    learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
+    learned = {name: value.clone().requires_grad_(name not in fixed) for name, value in head.prior.tensors().items()}
     head = replace(head, prior=Prior(**learned))
     usual: dict[str, Any] = {"params": [value for name, value in learned.items() if name not in (*SLOW, *fixed)]}
     slow: dict[str, Any] = {"params": [learned[name] for name in SLOW], "lr": lessons.config.lr / 10}
@@ -127,7 +127,7 @@ def _epoch(
     draws: torch.Generator,
 ) -> list[float]:
     losses, config = [], lessons.config
-    parameters = list(head.prior.tensors().values())
+    parameters = [value for value in head.prior.tensors().values() if value.requires_grad]
     for fold, chosen in _batches(lessons.train, config, rng):
         picked = half_told(lessons.users.take(torch.from_numpy(chosen)), rng)
         episodes = cut(picked, draw_shots(picked.shots, config.max_shots, rng), config.query)

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
+from torch import Tensor
 
 from mecold.space.index import Hidden, Ranked
 from mecold.space.space import ItemSpace, UserVectors
+
+WIDE = 64  # rows of a user up to which all users are scored at once
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,20 @@ class Back:
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
         own, bonus = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.float32)
         own[mask], bonus[mask] = rows, self.bonus
-        wanted = torch.from_numpy(own).to(space.device)
-        scores = space.scores_of(wanted, users).cpu().numpy() + bonus
+        scores = _scores(space, users, torch.from_numpy(own).to(space.device)) + bonus
         more = Ranked(own, scores, mask)
         both = Ranked(*(np.concatenate([a, b], axis=1) for a, b in zip(found, more, strict=True)))
         order = np.lexsort((both.rows, -both.scores, ~both.valid))[:, :k]
         return Ranked(*(np.take_along_axis(part, order, 1) for part in both))
+
+
+def _scores(
+    space: ItemSpace, users: UserVectors, rows: Int64[Tensor, "users width"]
+) -> Float32[np.ndarray, "users width"]:
+    """Scores of each user's own rows: all users at once, or one after the other where there are many rows."""
+    if rows.shape[1] <= WIDE:
+        found = space.scores_of(rows, users)
+    else:
+        found = torch.cat([space.scores_among(own, users[user : user + 1]) for user, own in enumerate(rows)])
+    scores: np.ndarray = found.cpu().numpy()
+    return scores
