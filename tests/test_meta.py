@@ -202,12 +202,14 @@ def test_every_number_of_the_prior_is_learned():
     rng, support = np.random.default_rng(0), episodes.support
     said = torch.from_numpy(rng.choice([1.0, 0.0, -1.0], support.rows.shape).astype(np.float32))
     weights = torch.from_numpy(rng.lognormal(size=support.rows.shape).astype(np.float32))
-    episodes = replace(episodes, support=replace(support, labels=said, weights=weights))
+    kinds = torch.from_numpy(rng.integers(0, 2, support.rows.shape))
+    episodes = replace(episodes, support=replace(support, labels=said, weights=weights, kinds=kinds))
     head = head_of(space)
+    head = replace(head, prior=replace(head.prior, events=torch.full((1, len(head.names)), 0.5)))
     learned = {name: value.clone().requires_grad_() for name, value in head.prior.tensors().items()}
     loss = episode_loss(with_prior(head, **learned), space, episodes, TrainConfig(), torch.Generator().manual_seed(0))
     loss.backward()
-    assert set(learned) == {"scale", "tied", "fade", "rarity", "disliked", "neutral", "heed"}
+    assert set(learned) == {"scale", "tied", "fade", "rarity", "disliked", "neutral", "heed", "events"}
     for name, value in learned.items():
         of_channel = value.grad.abs().reshape(-1, value.shape[-1]).sum(0)
         assert (of_channel > 0).sum() >= len(of_channel) - 3, name  # text does not fade, popularity has no support
@@ -300,7 +302,7 @@ def test_the_head_ranks_as_calibration_judged_it():
     point = Point(torch.randn(1, old.gain.shape[1], generator=rng), torch.randn(old.step.shape, generator=rng) / 3)
     gain, usual, spread = old.gain.clone(), old.usual.clone(), old.spread.clone()
     usual[knot], spread[knot], gain[knot] = found.evidence.mean(0), found.evidence.std(0), point.log_gain[0].exp()
-    head = replace(head, gains=Gains(gain, usual, spread, point.step, old.bonus))
+    head = replace(head, gains=Gains(gain, usual, spread, point.step, old.bonus, old.again))
     evidence = head.standardised(found.evidence, usual[knot], spread[knot])
     judged = found.scores(point.at(0, evidence))
     scores = hide_support(space.scores(head.adapt(space, episodes.support)), episodes)

@@ -120,8 +120,9 @@ def test_a_state_keeps_what_was_learned(learned, tmp_path):
     )
 
 
-def test_repeats_without_an_order_teach_nothing(shop):
-    log = Interactions.read(pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["i1", "i2", "i1"]}), ITEMS)
+def test_repeats_without_an_order_teach_nothing():
+    with pytest.warns(DataWarning, match="repeats"):
+        log = Interactions.read(pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["i1", "i2", "i1"]}), ITEMS)
     assert log.again is log.repeats is None
 
 
