@@ -382,7 +382,7 @@ class Recommender(Stock):
 
         Args:
             folder: the model's folder.
-            encoder: needed only to add or update items; must be the one the model was fitted with.
+            encoder: needed to add or update items, and for attributes that are texts; must be the one the model was fitted with.
             device: where scoring runs.
             progress: show progress bars.
 
