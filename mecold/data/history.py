@@ -91,7 +91,8 @@ def _distinct(given: Sequence[Interaction], events: Events | None) -> dict[ItemI
 
 
 def _checked(one: Any, place: int) -> Interaction:
-    row = one if isinstance(one, Interaction) else Interaction(one)
+    told = isinstance(one, Interaction)
+    row = one if told else Interaction(one)
     if isinstance(row.item, np.generic):  # ids out of a numpy array: back to plain Python, as JSON needs them
         row = row._replace(item=row.item.item())
     if type(row.item) not in (str, int) or row.item == "":
@@ -99,6 +100,8 @@ def _checked(one: Any, place: int) -> Interaction:
             f"Row {place} of the history is {str(row.item)[:60]!r} of type {type(row.item).__name__}, which is no item id: "
             "pass ids, strings or integers, or Interaction(item, label, time, weight)."
         )
+    if not told:  # a bare id: all else is as it should be
+        return row
     if row.time is not None and not isinstance(row.time, float | int):
         row = row._replace(time=_seconds(row.time))
     numbers = (row.label, row.weight, row.time or 0.0)
