@@ -165,10 +165,11 @@ def show_values(values: dict[str, Any], as_json: bool, title: str) -> None:
         return
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in values.items():
-        text = (
-            ", ".join(f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
-            if isinstance(value, dict)
-            else str(value)
-        )
+        parts = [str(value)]
+        if isinstance(value, dict):
+            parts = [f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items()]
+        elif isinstance(value, list):
+            parts = [str(one) for one in value]
+        text = ("\n" if max(map(len, parts), default=0) > 40 else ", ").join(parts)  # sentences have lines of their own
         table.add_row(name, escaped(text))
     out.print(table)
