@@ -160,7 +160,9 @@ class Recommender(Stock):
         """
         model, shelf = self._ready()
         states: dict[ItemId, UserState] = {}
-        log = self._log(model, shelf, histories, columns, on_unknown)
+        log = Interactions.read(
+            histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
+        )  # fmt: skip
         if (known := self._known(model, shelf, attributes, log)) is not None:
             log = replace(log, groups=known(log.users))
         labels = log.labels_from(self.config.liked_from)
@@ -265,7 +267,9 @@ class Recommender(Stock):
         """
         model, shelf = self._ready()
         check_k(k)
-        log = self._log(model, shelf, histories, columns, on_unknown)
+        log = Interactions.read(
+            histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
+        )  # fmt: skip
         types = {"item_id": shelf.catalog.dtype} | ({"user_id": log.users.dtype} if len(log) else {})
         allowed = None if among is None else Named.read(among, "among", types)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
@@ -424,8 +428,6 @@ class Recommender(Stock):
 
     # ---- inside
 
-    # ---- inside
-
     def _known_in(self, log: Interactions, attributes: FrameLike | None) -> tuple[Interactions, Attributes]:
         """What a log and a frame say of users and moments, and the log with the groups of both."""
         of_users = None if attributes is None else of_these(read_attributes(attributes, log.users.dtype), log.users)
@@ -454,13 +456,6 @@ class Recommender(Stock):
             return support, unknown
         groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))
         return replace(support, groups=torch.from_numpy(groups)), unknown
-
-    def _log(
-        self, model: Model, shelf: Shelf, histories: FrameLike, columns: Columns | None, on_unknown: OnUnknown
-    ) -> Interactions:
-        return Interactions.read(
-            histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
-        )  # fmt: skip
 
     def _known(
         self, model: Model, shelf: Shelf, attributes: FrameLike | None, log: Interactions

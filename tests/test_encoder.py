@@ -247,7 +247,7 @@ def test_texts_of_unknown_words_are_found_and_ordinary_ones_are_not():
     assert np.array_equal(encoder.encode(TEXTS), before)  # looking at texts leaves no setting behind
 
 
-def test_a_tokenizer_that_knows_every_byte_reads_every_text(monkeypatch):
+def test_a_tokenizer_that_knows_every_byte_reads_every_text():
     encoder = TextEncoder(cache=None, device="cpu")
     encoder._tokenizer.unk_token = None
     assert encoder.unread(UNREAD) == []

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import polars as pl
 import typer
 
 from mecold.cli.lists import ModelFolder, ids_of
 from mecold.cli.options import options
 from mecold.cli.terminal import AsJson, Renames, err, renames_of, show_values
-from mecold.data.frames import read_frame
 from mecold.recommender import Recommender
 
 Ids = Annotated[list[str], typer.Argument(help="Item ids.")]
@@ -52,9 +50,7 @@ def sync(
     recommender = Recommender.load(model)
     names = {"items": recommender.template.names}
     renames = renames_of(column, names, {"items": items})["items"]
-    kinds = {"item_id": pl.String if recommender.info()["item_ids"] == "strings" else pl.Int64}
-    frame = read_frame(items, "items", renames, names=names["items"], ids=kinds)
-    done = recommender.sync_items(frame, gone=gone)
+    done = recommender.sync_items(items, gone=gone, columns=renames)
     recommender.save(model)
     show_values(done._asdict(), json_, f"{model}: what the feed did")
 

@@ -6,6 +6,7 @@ user is then a list of groups, one per attribute, and what a group likes is coun
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -108,8 +109,7 @@ class Attributes:
     @property
     def starts(self) -> list[int]:
         """Number of the first group of each attribute."""
-        sizes = self.sizes
-        return [sum(sizes[:at]) for at in range(len(sizes))]
+        return [0, *accumulate(self.sizes)][:-1]
 
     @property
     def sizes(self) -> tuple[int, ...]:

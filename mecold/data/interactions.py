@@ -138,11 +138,8 @@ class Interactions:
         notes += users_like_none(everyone["user_id"])
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
-        aside = _ordered(everyone.filter(pl.col("row") < 0)).group_by("user_id", maintain_order=True).agg("item_id")
-        once = _last_of_each if "event" in log.columns else dict.fromkeys
-        unknown = {user: tuple(once(items)) for user, items in aside.iter_rows()}
         notes += [columns_read(frame, kept, context), *kinds_read(events), *busiest_user(everyone["user_id"])]
-        found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), unknown)
+        found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), _unknown_items(everyone))
         moments = kept.select(pl.col(f"context {name}").alias(name) for name in context) if context else None
         again = _again(ordered, found.users, events) if kept.height < log.height and found.order != "shuffle" else None
         return replace(found, events=events, again=again, context=moments)
@@ -158,9 +155,7 @@ class Interactions:
     def take(self, users: Int64[np.ndarray, " some"] | Sequence[int]) -> "Interactions":
         """The histories of these users (positions, not ids), in this order."""
         chosen = np.asarray(users, dtype=np.int64)
-        sizes = self.lengths[chosen]
-        starts = np.cumsum(sizes) - sizes
-        rows = np.repeat(self.offsets[chosen] - starts, sizes) + np.arange(sizes.sum())
+        sizes, rows = _rows_of(self.offsets, chosen)
         groups = None if self.groups is None else self.groups[chosen]
         again = None if self.again is None else self.again.take(chosen)
         return replace(self._of(self.users.gather(chosen), sizes, rows), groups=groups, again=again)
@@ -331,9 +326,12 @@ def _distinct(log: pl.DataFrame, events: Events) -> pl.DataFrame:
     return kept.join(totals, on=pair, how="left", maintain_order="left")
 
 
-def _last_of_each(items: Sequence[ItemId]) -> list[ItemId]:
-    """Items once, in the order in which they came last."""
-    return list(dict.fromkeys(reversed(items)))[::-1]
+def _unknown_items(log: pl.DataFrame) -> dict[ItemId, tuple[ItemId, ...]]:
+    """Items outside the catalogue by user, each once: in the order in which they came first, or last, as in histories."""
+    aside = _ordered(log.filter(pl.col("row") < 0)).group_by("user_id", maintain_order=True).agg("item_id")
+    if "event" in log.columns:
+        return {user: tuple(dict.fromkeys(items[::-1]))[::-1] for user, items in aside.iter_rows()}
+    return {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
 
 
 @dataclass(frozen=True)
@@ -350,9 +348,17 @@ class Again:
 
     def take(self, users: Int64[np.ndarray, " some"]) -> "Again":
         """Those of these users."""
-        parts = [self.items[self.offsets[user] : self.offsets[user + 1]] for user in users]
-        sizes = np.array([0, *map(len, parts)], np.int64)
-        return Again(sizes.cumsum(), np.concatenate([*parts, np.empty(0, np.int64)]))
+        sizes, rows = _rows_of(self.offsets, users)
+        return Again(np.concatenate([[0], sizes.cumsum()]).astype(np.int64), self.items[rows])
+
+
+def _rows_of(
+    offsets: Int64[np.ndarray, " users_plus_one"], users: Int64[np.ndarray, " some"]
+) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " rows"]]:
+    """How many rows each of these users owns, and which, user after user."""
+    sizes = np.diff(offsets)[users]
+    starts = np.cumsum(sizes) - sizes
+    return sizes, np.repeat(offsets[users] - starts, sizes) + np.arange(sizes.sum())
 
 
 def _again(ordered: pl.DataFrame, users: pl.Series, events: Events) -> Again:

@@ -29,7 +29,7 @@ def tell_of_times(frame: pl.DataFrame) -> None:
         warnings.warn(
             f"Interactions: no `timestamp` and no `position`, so that histories are shuffled; {few(alike)} looks like one. "
             f"Map it: interaction_columns={{'timestamp': {alike[0]!r}}} or --column timestamp={alike[0]}.",
-            DataWarning, stacklevel=5,
+            DataWarning, stacklevel=4,
         )  # fmt: skip
 
 

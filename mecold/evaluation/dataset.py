@@ -107,9 +107,13 @@ class Dataset:
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts text_dim"]:
         """Vectors of texts; zero for an empty one."""
+        return encode_or_zero(self._made, texts, progress=self.progress)
+
+    @cached_property
+    def _made(self) -> Encoder:
+        """The encoder, made when it is first needed."""
         encoder = self.encoder or TextEncoder
-        made = encoder() if callable(encoder) else encoder
-        return encode_or_zero(made, texts, progress=self.progress)
+        return encoder() if callable(encoder) else encoder
 
     @cached_property
     def fingerprint(self) -> str:

@@ -79,10 +79,8 @@ def learn_again(
             with torch.no_grad():
                 support = histories_of(before, last=last).to(space.device)
                 scores = space.scores(head.adapt(space, support, coefficients))
-                parts.append(_mixed(scores, support, after))
-    width = max(part.scores.shape[1] for part in parts)
-    asked = max(part.wanted.shape[1] for part in parts)
-    whole = Mixed.join([_widened(part, width, asked) for part in parts])
+                parts.append(_mixed(scores, support, after, query))
+    whole = Mixed.join(parts)
     came = float((whole.wanted < MOST_ITEMS)[whole.mask].float().mean())
     return _fitted(whole), {"again/share": came}
 
@@ -102,8 +100,8 @@ def histories_of(rows: Sequence[np.ndarray], *, last: bool = False) -> Histories
     return Histories.padded(flat[0], np.array(sizes), repeats=flat[1], since=flat[2])
 
 
-def _mixed(scores: Tensor, support: Histories, after: Sequence[np.ndarray]) -> Mixed:
-    """Candidates of a batch: the newest items of each user in front, so many columns for them in all batches."""
+def _mixed(scores: Tensor, support: Histories, after: Sequence[np.ndarray], query: int) -> Mixed:
+    """Candidates of a batch, as wide in all batches: the newest items of each user in front."""
     had = support.newest(MOST_ITEMS)
     width = had.rows.shape[1]
     own = scores.gather(1, had.rows).masked_fill(~had.mask, -torch.inf)
@@ -119,17 +117,9 @@ def _mixed(scores: Tensor, support: Histories, after: Sequence[np.ndarray]) -> M
     next_rows = Histories.padded(np.concatenate(after), np.array([len(one) for one in after]))
     asked = next_rows.rows.to(rows.device)
     hit = (rows[:, None] == asked[:, :, None]) & next_rows.mask.to(rows.device)[..., None]
-    return Mixed(both, before, hit.int().argmax(2), hit.any(2))
-
-
-def _widened(part: Mixed, width: int, asked: int) -> Mixed:
-    pad, more = width - part.scores.shape[1], asked - part.wanted.shape[1]
-    return Mixed(
-        torch.nn.functional.pad(part.scores, (0, pad), value=-torch.inf),
-        torch.nn.functional.pad(part.before, (0, 0, 0, pad)),
-        torch.nn.functional.pad(part.wanted, (0, more)),
-        torch.nn.functional.pad(part.mask, (0, more)),
-    )
+    more = (0, query - hit.shape[1])
+    wanted, mask = (torch.nn.functional.pad(part, more) for part in (hit.int().argmax(2), hit.any(2)))
+    return Mixed(both, before, wanted, mask)
 
 
 @torch.enable_grad()

@@ -65,10 +65,6 @@ class Training:
         known = self.dataset.attributes
         return None if known is None else of_these(known, self.log.users)
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of texts that are not those of items."""
-        return self.dataset.encode(texts)
-
     @cached_property
     def liked(self) -> Interactions:
         """The training histories without what was not liked."""

@@ -79,14 +79,14 @@ class Mecold:
             vectors = torch.zeros_like(vectors)
         log, known = training.log, Attributes()
         if training.attributes is not None:
-            known = Attributes.of([training.attributes], training.encode)
-            log = replace(log, groups=known.groups(training.attributes, training.encode))
+            known = Attributes.of([training.attributes], training.dataset.encode)
+            log = replace(log, groups=known.groups(training.attributes, training.dataset.encode))
         found = fit(
             log, training.dataset.catalog, vectors.to(training.device), config,
             groups=known.sizes, rng=np.random.default_rng(training.seed),
         )  # fmt: skip
         model = Model(found.basis, found.head, encoder="", axes="", log="", events=log.events, attributes=known)
-        return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"), training.encode)
+        return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"), training.dataset.encode)
 
 
 @dataclass(frozen=True)
