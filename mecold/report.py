@@ -60,9 +60,10 @@ class Recorder:
     _started: float = field(default_factory=time.perf_counter, repr=False)
     _bar: Any = field(default=None, repr=False)
 
-    def epochs(self, what: str, count: int) -> Iterator[int]:
-        """Numbers from 0 on, under a progress bar."""
-        with tqdm(range(count), desc=what, unit="epoch", disable=not self.progress) as bar:
+    def epochs(self, what: str, count: int, start: int = 0, unit: str = "epoch") -> Iterator[int]:
+        """Numbers from a start on, under a progress bar."""
+        todo = range(start, count)
+        with tqdm(todo, desc=what, unit=unit, total=count, initial=start, disable=not self.progress) as bar:
             self._bar = bar
             yield from bar
         self._bar = None

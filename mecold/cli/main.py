@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from mecold.cli.catalogue import hide, show, sync
+from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
 from mecold.cli.lists import ModelFolder, recommend, similar
 from mecold.cli.terminal import AsJson, Files, Renames, Types, escaped, explained, show_values
@@ -23,6 +24,7 @@ from mecold.meta.config import MetaConfig
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
 from mecold.store import check_target
+from mecold.tuning.train import train_encoder
 from mecold.version import __version__
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(encoder_app, name="encoder")
 for command in (recommend, similar, hide, show, sync):
     app.command()(command)
 
@@ -69,6 +72,9 @@ def fit(
     items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
+    tune_encoder: Annotated[
+        Path | None, typer.Option(help="First train the encoder on these files, and write it to this folder.")
+    ] = None,
     text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
     type_: Types = [],  # noqa: B006
@@ -91,13 +97,19 @@ def fit(
         template = TextTemplate(fields=tuple(text) or None)
         files = Files(interactions, items, column, type_, template)
         files.check()
+        check_target(out)
+        log, shop = files.read()
+        if tune_encoder is not None:
+            train_encoder(
+                shop, log, out=tune_encoder, base=encoder, template=template, on_unknown=on_unknown, liked_from=liked_from,
+                rng=seed, device=device, progress=not json_,
+            )  # fmt: skip
+            encoder = str(tune_encoder)
         recommender = Recommender(
             TextEncoder(encoder, device=device), template=template,
             config=MetaConfig(liked_from=liked_from, predict=tuple(predict)), index=index,
             device=device, rng=seed, progress=not json_,
         )  # fmt: skip
-        check_target(out)
-        log, shop = files.read()
         report = recommender.fit_meta(log, shop, attributes=attributes, on_unknown=on_unknown)
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}

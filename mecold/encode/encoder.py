@@ -136,30 +136,17 @@ class TextEncoder:
         device: str = "auto",
         cache: str | Path | None = "default",
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        folder = find_model(str(model))
+        self.folder = folder = find_model(str(model))
         weights = weights_hash(folder)
         own = read_settings(folder)
         self.device = device_of(device)
         dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        quiet: Callable[[], None] = logging.disable_progress_bar
-        quiet()
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            self._model: Any = AutoModel.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
-            )
-        except (OSError, ValueError) as error:
-            raise EncoderError(f"Cannot load the model in '{folder}': {error}") from error
-        self._model.eval().to(self.device)
+        self._tokenizer, self._model = load_model(folder, dtype)
+        self._model.to(self.device)
         self.pooling = pooling or own.pooling
         self.normalize = own.normalize if normalize is None else normalize
         self.prompt = own.prompt if prompt is None else prompt
-        # RoBERTa-like models state two positions more than they can use; their tokenizer knows better
-        longest = int(getattr(self._model.config, "max_position_embeddings", 512))
-        longest = min(longest, int(self._tokenizer.model_max_length))
+        longest = longest_text(self._tokenizer, self._model)
         self.max_length = min(max_length or own.max_length or longest, longest)
         self.batch_tokens = batch_tokens
         self.dim = int(self._model.config.hidden_size)
@@ -251,6 +238,31 @@ class TextEncoder:
             mask = batch["attention_mask"][..., None].float()
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder, read as data, ready to encode on the CPU.
+
+    Raises:
+        EncoderError: if they cannot be loaded.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    quiet: Callable[[], None] = logging.disable_progress_bar
+    quiet()
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"Cannot load the model in '{folder}': {error}") from error
+    return tokenizer, model.eval()
+
+
+def longest_text(tokenizer: Any, model: Any) -> int:
+    """Most tokens that a model can read at once."""
+    # RoBERTa-like models state two positions more than they can use; their tokenizer knows better
+    return min(int(getattr(model.config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
 
 
 def encode_or_zero(

@@ -107,10 +107,10 @@ class Dataset:
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts text_dim"]:
         """Vectors of texts; zero for an empty one."""
-        return encode_or_zero(self._made, texts, progress=self.progress)
+        return encode_or_zero(self.text_encoder, texts, progress=self.progress)
 
     @cached_property
-    def _made(self) -> Encoder:
+    def text_encoder(self) -> Encoder:
         """The encoder, made when it is first needed."""
         encoder = self.encoder or TextEncoder
         return encoder() if callable(encoder) else encoder

@@ -23,6 +23,7 @@ from mecold.evaluation.systems.item_to_item import (
 )
 from mecold.evaluation.systems.ours import ABLATIONS, Mecold
 from mecold.evaluation.systems.text import Content, TextLogistic, TextRidge
+from mecold.evaluation.systems.tuned import MecoldTuned
 from mecold.evaluation.systems.user_to_user import UserKNN
 
 BUILT_IN: dict[str, Callable[..., System]] = {
@@ -42,6 +43,7 @@ BUILT_IN: dict[str, Callable[..., System]] = {
     "faded_ease": partial(EASE, fade=FADE),
     "directed": Directed,
     "mecold": Mecold,
+    "mecold-tuned": MecoldTuned,
     **{f"mecold-{name}": partial(Mecold, name) for name in ABLATIONS},
 }
 """Name -> maker; a maker takes the system's settings."""

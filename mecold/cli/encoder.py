@@ -1,0 +1,66 @@
+"""Commands that make encoders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mecold.cli.terminal import AsJson, Files, Renames, Types, explained, renames_of, show_values
+from mecold.data.catalog import TextTemplate
+from mecold.data.frames import FrameLike
+from mecold.encode.model_folder import DEFAULT_MODEL
+from mecold.tuning.config import EncoderTraining
+from mecold.tuning.lessons import TASKS
+from mecold.tuning.train import train_encoder
+
+app = typer.Typer(help="Train the text encoder on a shop's own texts and log.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `train` a command of its own."""
+
+
+@app.command()
+def train(
+    items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
+    interactions: Annotated[
+        Path | None, typer.Option(help="Parquet or csv of the log; without one, item texts alone are learned from.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
+    task: Annotated[list[str], typer.Option(help=f"{', '.join(TASKS)}; repeatable.")] = ["auto"],  # noqa: B006
+    steps: Annotated[int, typer.Option(help="Most steps.")] = EncoderTraining.steps,
+    layers: Annotated[int, typer.Option(help="How many of the topmost layers learn.")] = EncoderTraining.trained_layers,
+    text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
+    column: Renames = [],  # noqa: B006
+    type_: Types = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Train an encoder; what is better on held-out items is kept, and that may be the base.
+
+    Example: mecold encoder train --items items.parquet --interactions log.parquet --out encoder/
+    """
+    with explained():
+        template = TextTemplate(fields=tuple(text) or None)
+        config = EncoderTraining(steps=steps, trained_layers=layers)
+        shop: FrameLike = items
+        log, columns = None, {}
+        if interactions is None:
+            columns = renames_of(column, {"items": template.names}, {"items": items})["items"]
+        else:
+            files = Files(interactions, items, column, type_, template)
+            files.check()
+            log, shop = files.read()
+        found = train_encoder(
+            shop, log, out=out, base=base, tasks=task, config=config, template=template, item_columns=columns or None,
+            rng=seed, device=device, progress=not json_,
+        )  # fmt: skip
+        answer = {
+            "encoder": str(out), "tasks": list(found.tasks), "weight": found.weight, "measure": found.measure,
+            "base": round(found.base, 4), "score": round(found.score, 4), "seconds": round(found.report.seconds, 1),
+            "notes": found.report.notes,
+        }  # fmt: skip
+        show_values(answer, json_, f"Encoder written to {out}")

@@ -1,0 +1,66 @@
+"""mecold on texts that an encoder reads which was trained inside the split."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mecold.encode.encoder import TextEncoder
+from mecold.errors import EncoderError
+from mecold.evaluation.systems.base import Kind, Training
+from mecold.evaluation.systems.ours import FittedMecold, Mecold
+from mecold.report import Recorder
+from mecold.tuning.config import EncoderTraining
+from mecold.tuning.lessons import TASKS
+from mecold.tuning.train import WITH_LOG, Shop, train_on
+from mecold.version import __version__
+
+
+@dataclass(frozen=True)
+class MecoldTuned:
+    """The recommender, after its encoder learned from the training log and from texts of items in it.
+
+    Args:
+        steps: most steps of training.
+        layers: how many of the encoder's topmost layers learn.
+        name: how reports call it.
+        kind: which envelope it belongs to.
+        needs_text: it reads texts.
+    """
+
+    steps: int = EncoderTraining.steps
+    layers: int = EncoderTraining.trained_layers
+    name: str = "mecold-tuned"
+    kind: Kind = "mecold"
+    needs_text: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Version and every setting."""
+        return f"mecold-tuned {__version__} {self._config} {WITH_LOG} {Mecold().fingerprint}"
+
+    @property
+    def _config(self) -> EncoderTraining:
+        return EncoderTraining(steps=self.steps, trained_layers=self.layers)
+
+    def fit(self, training: Training) -> FittedMecold:
+        """Train the encoder on the training log alone, then meta-learn.
+
+        Raises:
+            EncoderError: if the data set's texts are not read by a `TextEncoder`: there is no base to start from.
+        """
+        base = training.dataset.text_encoder
+        if not isinstance(base, TextEncoder):
+            raise EncoderError("mecold-tuned needs a TextEncoder to start from; the data set has precomputed vectors.")
+        data = training.dataset
+        shop = Shop(data.catalog, data.items, training.log, np.unique(training.log.items))
+        with tempfile.TemporaryDirectory() as place:
+            out = Path(place) / "encoder"
+            train_on(
+                shop, base.folder, out, {name: TASKS[name] for name in WITH_LOG}, self._config, seed=training.seed,
+                device=torch.device(training.device), recorder=Recorder(),
+            )  # fmt: skip
+            encoder = TextEncoder(out, max_length=base.max_length, device=training.device, cache=None)
+            return Mecold().fit(replace(training, dataset=replace(data, encoder=encoder)))

@@ -1,0 +1,133 @@
+"""Whether an encoder got better: how well it ranks items that training never saw, for users that training never saw."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mecold.data.interactions import Interactions
+from mecold.math.metrics import ndcg
+from mecold.space.basis import Basis
+
+MOST = 3_000  # held-out items, and users who are looked at
+LEAST_USERS = 50
+LEAST_KNOWN = 3  # items of a user beside the held-out ones
+SHOTS = 10
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Scores vectors of all item texts, the higher the better; `name` says by what measure."""
+
+    @property
+    def name(self) -> str:
+        """Of the measure."""
+        ...
+
+    def score(self, vectors: Float[Tensor, "items dim"]) -> float:
+        """One number."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What training must not see.
+
+    Args:
+        items: rows of held-out items.
+        users: places of held-out users.
+    """
+
+    items: Int64[np.ndarray, " items"]
+    users: Int64[np.ndarray, " users"]
+
+    @classmethod
+    def draw(cls, rows: np.ndarray, log: Interactions | None, share: float, rng: np.random.Generator) -> "HeldOut":
+        """A share of items and of users, at random."""
+        users = np.arange(0 if log is None else len(log))
+        size = min(int(np.ceil(share * len(rows))), MOST)
+        return cls(
+            np.sort(rng.choice(rows, size, replace=False)),
+            np.sort(rng.choice(users, int(share * len(users)), replace=False)),
+        )
+
+    def rest(self, log: Interactions) -> Interactions:
+        """The histories of the other users, without these items."""
+        others = log.take(np.setdiff1d(np.arange(len(log)), self.users))
+        return others.where(~np.isin(others.items, self.items))
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """nDCG@10 of held-out items among themselves: a user is the sum of ten half-whitened texts, as in the text channel.
+
+    Args:
+        supports: up to ten newest known items of each user, `(users, items)`.
+        liked: held-out items of each user, `(users, held-out)`.
+        items: rows of the held-out items.
+        counts: users per item.
+    """
+
+    supports: sp.csr_matrix
+    liked: np.ndarray
+    items: Int64[np.ndarray, " items"]
+    counts: Float[Tensor, " all"]
+    name: str = "ndcg@10 of held-out items"
+
+    @classmethod
+    def of(cls, log: Interactions, held: HeldOut, items: int) -> "NewItems | None":
+        """From the held-out users' histories; None where fewer than 50 of them have known and held-out items."""
+        own = log.take(held.users)
+        own = own.where(own.labels_from(None) > 0)
+        kept, wanted = [], []
+        for history in own.split():
+            new = np.isin(history, held.items)
+            if new.any() and (~new).sum() >= LEAST_KNOWN:
+                kept.append(history[~new][-SHOTS:])
+                wanted.append(np.searchsorted(held.items, history[new]))
+        kept, wanted = kept[:MOST], wanted[:MOST]
+        if len(kept) < LEAST_USERS:
+            return None
+        owners = np.repeat(np.arange(len(kept)), [len(one) for one in kept])
+        rows = np.concatenate(kept)
+        supports = sp.csr_matrix((np.ones(len(rows), np.float32), (owners, rows)), (len(kept), items))
+        liked = np.zeros((len(kept), len(held.items)), bool)
+        for user, places in enumerate(wanted):
+            liked[user, places] = True
+        counts = torch.from_numpy(np.bincount(held.rest(log).items, minlength=items).astype(np.float32))
+        return cls(supports, liked, held.items, counts)
+
+    def score(self, vectors: Tensor) -> float:
+        """Mean over the users."""
+        vectors = vectors.float().cpu()
+        text = Basis.fit(vectors, self.counts, vectors.shape[1]).text(vectors)
+        scores = torch.from_numpy(self.supports @ text.numpy()) @ text[torch.from_numpy(self.items)].T
+        liked = torch.from_numpy(self.liked)
+        top = scores.topk(min(SHOTS, scores.shape[1]), dim=1).indices
+        return float(ndcg(liked.gather(1, top), liked.sum(1)).mean())
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How often a held-out item's first view finds its second one, of all held-out items: mean reciprocal rank.
+
+    For a shop without a log. The views lie behind the item texts: `(items + i, items + views + i)`.
+
+    Args:
+        first: rows of the first views.
+        second: rows of the second views.
+    """
+
+    first: Int64[np.ndarray, " views"]
+    second: Int64[np.ndarray, " views"]
+    name: str = "reciprocal rank of an item's description under its title"
+
+    def score(self, vectors: Tensor) -> float:
+        """Mean over the items."""
+        likeness = vectors[torch.from_numpy(self.first)] @ vectors[torch.from_numpy(self.second)].T
+        ranks = (likeness >= likeness.diagonal()[:, None]).sum(1)
+        return float((1 / ranks.float()).mean())

@@ -1,0 +1,340 @@
+"""Training of the encoder: what is learned, what is never seen, what is kept, and what survives a kill."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from mecold import DataWarning, EncoderError, InvalidDataError, TextEncoder
+from mecold.cli.main import app
+from mecold.data.catalog import Catalog
+from mecold.data.interactions import Interactions
+from mecold.shop import make_shop
+from mecold.tuning.config import EncoderTraining
+from mecold.tuning.judge import HeldOut, NewItems
+from mecold.tuning.lessons import TASKS, Ground, Numbers, Pairs
+from mecold.tuning.tower import Tower
+from mecold.tuning.train import RECORD, train_encoder
+
+QUICK = EncoderTraining(trained_layers=2, steps=40, batch=128, learning_rate=3e-3, check_every=10)
+CPU = torch.device("cpu")
+
+
+def tiny_bert(folder, texts, *, layers=3, width=32):
+    """A random BERT whose words are those of some texts."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = sorted({word for text in texts for word in text.lower().replace(".", " ").replace(",", " ").split()})
+    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=2 * width, max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def goods():
+    return make_shop(n_items=300, n_users=1000, rng=3)
+
+
+@pytest.fixture(scope="module")
+def base(goods, tmp_path_factory):
+    return tiny_bert(tmp_path_factory.mktemp("tiny") / "bert", Catalog.read(goods.items).texts)
+
+
+@pytest.fixture(scope="module")
+def trained(goods, base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "encoder"
+    return train_encoder(goods.items, goods.interactions, out=out, base=base, config=QUICK)
+
+
+def ground_of(goods, base, **changes):
+    catalog = Catalog.read(goods.items)
+    log = Interactions.read(goods.interactions, catalog)
+    given = {
+        "texts": list(catalog.texts), "columns": goods.items, "rows": np.arange(catalog.size), "fields": catalog.fields,
+        "log": log, "dim": 32, "config": QUICK,
+    }  # fmt: skip
+    return Ground(**given | changes)
+
+
+def test_held_out_items_are_ranked_better_after_training(trained):
+    assert trained.score > 1.1 * trained.base
+    assert trained.weight > 0
+    curve = [value for _, value in trained.report.curve("held_out")]
+    assert trained.score >= max(curve) - 1e-6
+    losses = [value for _, value in trained.report.curve("loss/together")]
+    assert losses[-1] < losses[0]
+
+
+def test_what_is_written_is_an_ordinary_model_folder(trained, goods):
+    from sentence_transformers import SentenceTransformer
+
+    texts = list(Catalog.read(goods.items).texts)[:20]
+    ours = TextEncoder(trained.folder, cache=None).encode(texts)
+    theirs = SentenceTransformer(str(trained.folder), device="cpu").encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    about = json.loads((trained.folder / RECORD).read_text())
+    assert (about["score"], about["tasks"]) == (trained.score, ["together"])
+    assert not [path for path in trained.folder.parent.iterdir() if path != trained.folder], "something was left behind"
+
+
+def test_only_the_topmost_layers_changed(trained, base):
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, trained.folder))
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert {name.split(".")[2] for name in changed} <= {"1", "2"}, "layer 0 and the embeddings stand still"
+
+
+def test_the_score_is_that_of_the_vectors_of_what_was_written(trained, goods):
+    """The judge reads the trained layers over states in half precision; the folder is read by the encoder."""
+    catalog = Catalog.read(goods.items)
+    log = Interactions.read(goods.interactions, catalog)
+    rows = np.flatnonzero(np.bincount(log.items, minlength=catalog.size))
+    held = HeldOut.draw(rows, log, QUICK.held_out, np.random.default_rng(0))
+    vectors = TextEncoder(trained.folder, cache=None).encode(list(catalog.texts))
+    judge = NewItems.of(log, held, catalog.size)
+    assert judge.score(torch.from_numpy(vectors)) == pytest.approx(trained.score, abs=2e-3)
+
+
+def test_the_judge_counts_as_the_protocol_does(goods):
+    catalog = Catalog.read(goods.items)
+    log = Interactions.read(goods.interactions, catalog)
+    held = HeldOut.draw(np.arange(catalog.size), log, 0.2, np.random.default_rng(5))
+    judge = NewItems.of(log, held, catalog.size)
+    vectors = torch.randn(catalog.size, 8, generator=torch.Generator().manual_seed(0))
+    known = vectors - vectors.mean(0)
+    variance, axes = np.linalg.eigh((known.T @ known / len(known)).double().numpy())
+    text = known.double().numpy() @ (axes * variance**-0.25)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    marks = []
+    for history in log.take(held.users).split():
+        new = [item for item in history if item in set(held.items)]
+        old = [item for item in history if item not in set(held.items)]
+        if not new or len(old) < 3:
+            continue
+        order = held.items[np.argsort(-(text[old[-10:]].sum(0) @ text[held.items].T), kind="stable")][:10]
+        gain = sum(1 / np.log2(at + 2) for at, item in enumerate(order) if item in new)
+        marks.append(gain / sum(1 / np.log2(at + 2) for at in range(min(10, len(new)))))
+    assert judge.score(vectors) == pytest.approx(np.mean(marks), abs=1e-4)
+
+
+def test_nothing_of_held_out_items_and_users_is_learned_from(goods, base):
+    catalog = Catalog.read(goods.items)
+    log = Interactions.read(goods.interactions, catalog)
+    held = HeldOut.draw(np.arange(catalog.size), log, 0.3, np.random.default_rng(1))
+    rest = held.rest(log)
+    assert not np.isin(rest.items, held.items).any()
+    assert not set(rest.users) & set(log.users.gather(held.users))
+    ground = ground_of(goods, base, rows=np.setdiff1d(np.arange(catalog.size), held.items), log=rest)
+    hidden = {catalog.texts[row] for row in held.items} - {catalog.texts[row] for row in ground.rows}
+    for name, task in TASKS.items():
+        lesson = task(ground)
+        if lesson is not None:
+            drawn = lesson.draw(np.random.default_rng(0), 200)
+            assert not {lesson.texts[at] for at in drawn} & hidden, name
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(goods, base, tmp_path):
+    class Killer:
+        def log(self, step, values):
+            if step == 20:
+                raise KeyboardInterrupt
+
+    given = {"base": base, "config": QUICK, "tasks": ["together", "usage", "dropout"]}
+    whole = train_encoder(goods.items, goods.interactions, out=tmp_path / "whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(goods.items, goods.interactions, out=tmp_path / "killed", trackers=[Killer()], **given)
+    assert not (tmp_path / "killed").exists()
+    resumed = train_encoder(goods.items, goods.interactions, out=tmp_path / "killed", **given)
+    assert any("step 10" in note for note in resumed.report.notes)
+    assert resumed.report.curve("held_out") == whole.report.curve("held_out")
+    weights = [load_file(one.folder / "model.safetensors") for one in (whole, resumed)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_another_training_does_not_go_on_from_what_is_there(goods, base, tmp_path):
+    (tmp_path / ".encoder.training").mkdir()
+    (tmp_path / ".encoder.training" / "identity").write_text("other")
+    with pytest.raises(EncoderError, match="what another training left"):
+        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=QUICK)
+
+
+def test_the_base_is_kept_where_training_gains_nothing(goods, base, tmp_path):
+    config = EncoderTraining(steps=10, trained_layers=2, batch=64, least_gain=50.0)
+    found = train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=config)
+    assert (found.weight, found.score) == (0.0, found.base)
+    assert any("The base was kept" in note for note in found.report.notes)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, found.folder))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_the_tower_gives_the_vectors_of_the_encoder(goods, base, tmp_path):
+    texts = list(Catalog.read(goods.items).texts)
+    tower = Tower(base, texts, trained_layers=2, max_length=64, place=tmp_path, device=CPU)
+    expected = TextEncoder(base, cache=None).encode(texts)
+    np.testing.assert_allclose(tower.vectors(len(texts)).numpy(), expected, atol=2e-3)
+    some = np.array([7, 3, 7, 250])
+    tower.top.eval()
+    np.testing.assert_allclose(tower(some).detach().numpy(), expected[some], atol=2e-3)
+
+
+def test_texts_alone_are_enough(goods, base, tmp_path):
+    found = train_encoder(goods.items, out=tmp_path / "encoder", base=base, config=QUICK)
+    assert (found.tasks, found.measure[:15]) == (("views",), "reciprocal rank")
+    assert found.score > found.base
+
+
+def test_one_text_column_without_a_log_names_the_task_that_needs_no_more(goods, base, tmp_path):
+    titles = goods.items.select("item_id", "title")
+    with pytest.raises(InvalidDataError, match="`dropout` needs texts alone"):
+        train_encoder(titles, out=tmp_path / "encoder", base=base, config=QUICK)
+    found = train_encoder(titles, out=tmp_path / "encoder", base=base, config=QUICK, tasks="dropout")
+    assert found.tasks == ("dropout",)
+    assert any("Too little is held out to judge by" in note for note in found.report.notes)
+
+
+def test_pairs_lose_what_a_loop_over_them_would(goods, base):
+    lesson = TASKS["together"](ground_of(goods, base))
+    assert isinstance(lesson, Pairs)
+    drawn = lesson.draw(np.random.default_rng(0), 40)
+    vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), dim=1)
+    met, text = lesson.together.toarray(), [lesson.texts[row] for row in drawn]
+    losses = []
+    for i in range(40):
+        others = [j for j in range(40) if text[j] != text[i]]
+        logs = torch.log_softmax(torch.stack([vectors[i] @ vectors[j] / QUICK.temperature for j in others]), 0)
+        share = np.array([met[drawn[i], drawn[j]] for j in others])
+        if share.sum():
+            losses.append(-float((torch.from_numpy(share / share.sum()) * logs).sum()))
+    assert float(lesson.loss(vectors, drawn)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_items_are_together_within_five_steps_of_a_history(base):
+    items = pl.DataFrame({"item_id": range(20), "title": [f"thing {i}" for i in range(20)]})
+    log = pl.DataFrame({"user_id": [1] * 20, "item_id": range(20), "timestamp": range(20)})
+    catalog = Catalog.read(items)
+    ground = Ground(
+        list(catalog.texts), items, np.arange(20), ("title",), Interactions.read(log, catalog), 32, QUICK
+    )  # fmt: skip
+    distance = np.arange(20)[None] - np.arange(20)[:, None]
+    both, after = TASKS["together"](ground), TASKS["follows"](ground)
+    assert (both.together.toarray() == ((abs(distance) <= 5) & (distance != 0))).all()
+    assert (after.together.toarray() == ((distance > 0) & (distance <= 5))).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_can_be_learned(name, goods, base, tmp_path):
+    priced = goods.items.with_columns(price=pl.col("category").str.len_chars().cast(pl.Float64) + 1)
+    ratings = goods.interactions.with_columns(rating=(pl.col("item_id").hash() % 5 + 1).cast(pl.Float64))
+    config = EncoderTraining(steps=80, trained_layers=2, batch=256, learning_rate=3e-3, patience=100)
+    found = train_encoder(priced, ratings, out=tmp_path / "encoder", base=base, config=config, tasks=name)
+    losses = [value for _, value in found.report.curve(f"loss/{name}")]
+    assert losses[-1] < losses[0]
+
+
+def test_tasks_without_ground_are_told_and_left_out(goods, base, tmp_path):
+    config = EncoderTraining(steps=2, trained_layers=2, batch=16)
+    with pytest.warns(DataWarning, match="no ground for the tasks 'rating'"):
+        found = train_encoder(
+            goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=config,
+            tasks=["together", "rating"],
+        )  # fmt: skip
+    assert found.tasks == ("together",)
+
+
+def test_a_task_of_ones_own(goods, base, tmp_path):
+    def length(ground):
+        """How long the title is."""
+        sizes = np.array([[len(text)] for text in ground.texts], np.float32)[ground.rows]
+        texts = [ground.texts[row] for row in ground.rows]
+        return Numbers(texts, (sizes - sizes.mean()) / sizes.std(), torch.nn.Linear(ground.dim, 1))
+
+    config = EncoderTraining(steps=60, trained_layers=2, batch=128, learning_rate=3e-3, patience=100)
+    found = train_encoder(
+        goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=config, tasks={"length": length}
+    )  # fmt: skip
+    losses = [value for _, value in found.report.curve("loss/length")]
+    assert losses[-1] < losses[0]
+
+
+def test_a_step_that_runs_out_of_memory_goes_on_with_less(goods, base, tmp_path, monkeypatch):
+    forward = Tower.forward
+
+    def small(self, rows):
+        if torch.is_grad_enabled() and self.lengths[rows].sum() > 1500:
+            raise torch.OutOfMemoryError
+        return forward(self, rows)
+
+    monkeypatch.setattr(Tower, "forward", small)
+    found = train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=QUICK)
+    assert any("ran out of memory" in note for note in found.report.notes)
+    assert found.score > found.base
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": "togther"}, "no task 'togther'"),
+        ({"config": EncoderTraining(trained_layers=9)}, "has 3 layers"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(goods, base, tmp_path, changes, message):
+    given = {"base": base, "config": QUICK, "out": tmp_path / "encoder"} | changes
+    with pytest.raises((InvalidDataError, EncoderError), match=message):
+        train_encoder(goods.items, goods.interactions, **given)
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_a_folder_that_is_in_the_way_is_left_alone(goods, base, tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "mine.txt").write_text("mine")
+    with pytest.raises(EncoderError, match="exists and is not empty"):
+        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=QUICK)
+    assert (tmp_path / "encoder" / "mine.txt").read_text() == "mine"
+
+
+def test_a_model_that_is_not_built_like_bert_is_refused(goods, tmp_path):
+    from transformers import GPT2Config, GPT2Model
+
+    folder = tiny_bert(tmp_path / "gpt", ["a b"])
+    GPT2Model(GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2)).save_pretrained(folder)
+    with pytest.raises(EncoderError, match="built like BERT"):
+        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=folder, config=QUICK)
+
+
+@pytest.mark.parametrize("setting", [{"steps": 0}, {"held_out": 1.0}, {"blends": ()}, {"temperature": 0.0}])
+def test_settings_that_cannot_be_used_are_named(setting):
+    with pytest.raises(InvalidDataError, match=next(iter(setting))):
+        EncoderTraining(**setting)
+
+
+def test_the_command_line_trains_and_fit_reads_what_it_wrote(goods, base, tmp_path):
+    goods.items.write_parquet(tmp_path / "items.parquet")
+    goods.interactions.write_parquet(tmp_path / "log.parquet")
+    files = ["--items", str(tmp_path / "items.parquet"), "--interactions", str(tmp_path / "log.parquet")]
+    out = str(tmp_path / "encoder")
+    ran = CliRunner().invoke(
+        app, ["encoder", "train", *files, "--out", out, "--base", str(base), "--steps", "5", "--layers", "2", "--json"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout.splitlines()[-1])["tasks"] == ["together"]
+    ran = CliRunner().invoke(app, ["fit", *files, "--encoder", out, "--out", str(tmp_path / "model"), "--json"])
+    assert ran.exit_code == 0, ran.output
