@@ -9,19 +9,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
 from mecold.data.frames import FrameLike, read_frame
 from mecold.devices import device_of
 from mecold.encode.cache import VectorCache, default_cache_folder
-from mecold.encode.model_folder import DEFAULT_MODEL, find_model, read_settings, weights_hash, words_hash
+from mecold.encode.model_folder import DEFAULT_MODEL, Pooling, find_model, read_settings, weights_hash, words_hash
 from mecold.encode.unread import unread_texts
 from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
 
@@ -110,7 +110,8 @@ class TextEncoder:
 
     Args:
         model: hub name or local folder. The default is looked for in the hub cache, then in the bundled package.
-        pooling: `"mean"` or `"cls"`; None takes what the model's own folder says, mean otherwise.
+        pooling: `"mean"`, `"cls"` or `"last"` (token; for decoder-only models); None takes what the model's own folder says,
+            mean otherwise.
         max_length: tokens per text; None takes the model's own setting.
         normalize: scale vectors to length 1; None takes the model's own setting, True otherwise.
         prompt: text put in front of every text; None takes the model's default prompt, if any.
@@ -127,7 +128,7 @@ class TextEncoder:
         self,
         model: str | Path = DEFAULT_MODEL,
         *,
-        pooling: Literal["mean", "cls"] | None = None,
+        pooling: Pooling | None = None,
         max_length: int | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
@@ -232,11 +233,7 @@ class TextEncoder:
 
     def _pool(self, batch: Any) -> Tensor:
         hidden: Tensor = self._model(**batch).last_hidden_state.float()
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            mask = batch["attention_mask"][..., None].float()
-            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        pooled = pooled_by(self.pooling, hidden, batch["attention_mask"])
         return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
 
 
@@ -256,7 +253,27 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, A
         model: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
     except (OSError, ValueError) as error:
         raise EncoderError(f"Cannot load the model in '{folder}': {error}") from error
+    if tokenizer.pad_token is None:  # decoder-only models; what is padded is masked, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer, model.eval()
+
+
+def pooled_by(
+    pooling: Pooling, hidden: Float[Tensor, "texts tokens dim"], there: Shaped[Tensor, "texts tokens"]
+) -> Float[Tensor, "texts dim"]:
+    """One vector per text out of those of its tokens.
+
+    Args:
+        pooling: what becomes the vector.
+        hidden: states of the tokens.
+        there: 1 for tokens of the text, 0 for padding on either side.
+    """
+    if pooling == "mean":
+        mask = there[..., None].float()
+        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+    places = torch.arange(there.shape[1], device=there.device) * (there > 0)
+    first = (there > 0).int().argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), places.amax(1) if pooling == "last" else first]
 
 
 def longest_text(tokenizer: Any, model: Any) -> int:

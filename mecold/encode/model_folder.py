@@ -5,7 +5,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mecold.errors import EncoderError, few
 
@@ -82,11 +82,20 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+Pooling: TypeAlias = Literal["mean", "cls", "last"]
+"""What becomes the vector: the mean of the tokens, the first token, or the last one (decoder-only models)."""
+
+_MODES: dict[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last",
+    "pooling_mode_mean": "mean", "pooling_mode_cls": "cls",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """How a model wants its texts and its hidden states treated."""
 
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Pooling = "mean"
     normalize: bool = True
     prompt: str = ""
     max_length: int | None = None
@@ -110,18 +119,14 @@ def read_settings(folder: Path) -> ModelSettings:
             pooling = _json(folder / module["path"] / "config.json")
     modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
     modes = modes or [f"pooling_mode_{pooling.get('pooling_mode', 'mean')}"]
-    names: dict[str, Literal["mean", "cls"]] = {
-        "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
-        "pooling_mode_mean": "mean", "pooling_mode_cls": "cls",
-    }  # fmt: skip
-    if len(modes) != 1 or modes[0] not in names:
+    if len(modes) != 1 or modes[0] not in _MODES:
         raise EncoderError(
-            f"The model in '{folder}' pools by {few(modes)}; mecold reads mean and cls. Use PrecomputedEncoder."
+            f"The model in '{folder}' pools by {few(modes)}; mecold reads mean, cls and last token. Use PrecomputedEncoder."
         )
     prompts = _json(folder / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
     length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-    return ModelSettings(names[modes[0]], "Normalize" in kinds, prompt, length)
+    return ModelSettings(_MODES[modes[0]], "Normalize" in kinds, prompt, length)
 
 
 def _json(path: Path) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mecold.encode.encoder import load_model, longest_text
+from mecold.encode.encoder import load_model, longest_text, pooled_by
 from mecold.encode.model_folder import read_settings
 from mecold.errors import EncoderError
 
@@ -107,10 +107,7 @@ class Tower(nn.Module):
         ).unsqueeze(1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             hidden = _through(self.top, hidden, there).float()
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        kept = there[..., None].float()
-        return (hidden * kept).sum(1) / kept.sum(1)
+        return pooled_by(self.pooling, hidden, there)
 
     @torch.no_grad()
     def _below(
