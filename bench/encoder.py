@@ -29,7 +29,7 @@ def measured(data_dir: Path, name: str, protocol: str, seeds: tuple[int, ...], o
     found = evaluate(",".join(SYSTEMS), data, protocol=protocol, seeds=seeds, out=out / f"{name}-{protocol}").data
     rows = []
     for k in found["shots"]:
-        cells = {system: found["systems"][system]["mean"][k] for system in SYSTEMS}
+        cells = {system: found["systems"][system]["mean"][str(k)] for system in SYSTEMS}
         for metric in ("ndcg@10", "full:ndcg@10"):
             if metric in cells["mecold"]:
                 rows.append(
@@ -53,11 +53,12 @@ def main() -> None:
     seeds, rows = tuple(map(int, args.seeds.split(","))), []
     for name in args.sets.split(","):
         for protocol in args.protocols.split(","):
-            rows += measured(args.data_dir, name, protocol, seeds, args.work)
+            fresh = measured(args.data_dir, name, protocol, seeds, args.work)
+            rows += fresh
             write_text(
                 RESULTS / "encoder.json", json.dumps({"commit": commit_of(), "seeds": seeds, "rows": rows}, indent=1)
             )
-            for row in rows[-8:]:
+            for row in fresh:
                 ratio = row["mecold-tuned"] / row["mecold"]
                 print(f"| {row['set']} | {protocol} | {row['k']} | {row['metric']} | {row['content']:.3f} | "
                       f"{row['mecold']:.4f} | {row['mecold-tuned']:.4f} | {ratio:.3f} |", flush=True)  # fmt: skip
