@@ -13,12 +13,18 @@ from mecold import DataWarning, EncoderError, InvalidDataError, TextEncoder
 from mecold.cli.main import app
 from mecold.data.catalog import Catalog
 from mecold.data.interactions import Interactions
+from mecold.evaluation.dataset import Dataset
+from mecold.evaluation.run import evaluate
+from mecold.evaluation.systems.tuned import MecoldTuned
 from mecold.shop import make_shop
+from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
+from mecold.tuning.folder import RECORD
 from mecold.tuning.judge import HeldOut, NewItems
-from mecold.tuning.lessons import TASKS, Ground, Numbers, Pairs
+from mecold.tuning.lessons import TASKS, Numbers, Pairs
 from mecold.tuning.tower import Tower
-from mecold.tuning.train import RECORD, train_encoder
+from mecold.tuning.train import Shop, train_encoder
+from tests.conftest import word_vectors
 
 QUICK = EncoderTraining(trained_layers=2, steps=40, batch=128, learning_rate=3e-3, check_every=10)
 CPU = torch.device("cpu")
@@ -65,14 +71,16 @@ def trained(goods, base, tmp_path_factory):
     return train_encoder(goods.items, goods.interactions, out=out, base=base, config=QUICK)
 
 
-def ground_of(goods, base, **changes):
+def shop_of(goods):
     catalog = Catalog.read(goods.items)
-    log = Interactions.read(goods.interactions, catalog)
-    given = {
-        "texts": list(catalog.texts), "columns": goods.items, "rows": np.arange(catalog.size), "fields": catalog.fields,
-        "log": log, "dim": 32, "config": QUICK,
-    }  # fmt: skip
-    return Ground(**given | changes)
+    return Shop(catalog, goods.items, Interactions.read(goods.interactions, catalog))
+
+
+def drawn_from(shop, share, seed):
+    return HeldOut.draw(shop.readable, shop.catalog.texts, shop.log, share, np.random.default_rng(seed))
+
+
+NOTHING = HeldOut(np.array([], np.int64), np.array([], np.int64))
 
 
 def test_held_out_items_are_ranked_better_after_training(trained):
@@ -105,27 +113,26 @@ def test_only_the_topmost_layers_changed(trained, base):
 
 def test_the_score_is_that_of_the_vectors_of_what_was_written(trained, goods):
     """The judge reads the trained layers over states in half precision; the folder is read by the encoder."""
-    catalog = Catalog.read(goods.items)
-    log = Interactions.read(goods.interactions, catalog)
-    rows = np.flatnonzero(np.bincount(log.items, minlength=catalog.size))
-    held = HeldOut.draw(rows, log, QUICK.held_out, np.random.default_rng(0))
-    vectors = TextEncoder(trained.folder, cache=None).encode(list(catalog.texts))
-    judge = NewItems.of(log, held, catalog.size)
+    shop = shop_of(goods)
+    judge = NewItems.of(shop.log, drawn_from(shop, QUICK.held_out, 0), shop.catalog.texts)
+    vectors = TextEncoder(trained.folder, cache=None).encode(list(shop.catalog.texts))
     assert judge.score(torch.from_numpy(vectors)) == pytest.approx(trained.score, abs=2e-3)
 
 
 def test_the_judge_counts_as_the_protocol_does(goods):
-    catalog = Catalog.read(goods.items)
-    log = Interactions.read(goods.interactions, catalog)
-    held = HeldOut.draw(np.arange(catalog.size), log, 0.2, np.random.default_rng(5))
-    judge = NewItems.of(log, held, catalog.size)
-    vectors = torch.randn(catalog.size, 8, generator=torch.Generator().manual_seed(0))
-    known = vectors - vectors.mean(0)
-    variance, axes = np.linalg.eigh((known.T @ known / len(known)).double().numpy())
-    text = known.double().numpy() @ (axes * variance**-0.25)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    shop = shop_of(goods)
+    held, texts = drawn_from(shop, 0.2, 5), list(shop.catalog.texts)
+    texts[held.items[0]] = texts[0] = ""
+    judge = NewItems.of(shop.log, held, texts)
+    vectors = torch.randn(len(texts), 8, generator=torch.Generator().manual_seed(0))
+    told = np.array([text != "" for text in texts])
+    known = vectors.double().numpy()
+    known = known - known[told].mean(0)
+    variance, axes = np.linalg.eigh(known[told].T @ known[told] / told.sum())
+    text = known @ (axes * variance**-0.25)
+    text = text / np.linalg.norm(text, axis=1, keepdims=True) * told[:, None]
     marks = []
-    for history in log.take(held.users).split():
+    for history in shop.log.take(held.users).split():
         new = [item for item in history if item in set(held.items)]
         old = [item for item in history if item not in set(held.items)]
         if not new or len(old) < 3:
@@ -134,22 +141,48 @@ def test_the_judge_counts_as_the_protocol_does(goods):
         gain = sum(1 / np.log2(at + 2) for at, item in enumerate(order) if item in new)
         marks.append(gain / sum(1 / np.log2(at + 2) for at in range(min(10, len(new)))))
     assert judge.score(vectors) == pytest.approx(np.mean(marks), abs=1e-4)
+    assert judge.score(vectors * torch.nan) < 0
 
 
-def test_nothing_of_held_out_items_and_users_is_learned_from(goods, base):
-    catalog = Catalog.read(goods.items)
-    log = Interactions.read(goods.interactions, catalog)
-    held = HeldOut.draw(np.arange(catalog.size), log, 0.3, np.random.default_rng(1))
-    rest = held.rest(log)
-    assert not np.isin(rest.items, held.items).any()
-    assert not set(rest.users) & set(log.users.gather(held.users))
-    ground = ground_of(goods, base, rows=np.setdiff1d(np.arange(catalog.size), held.items), log=rest)
-    hidden = {catalog.texts[row] for row in held.items} - {catalog.texts[row] for row in ground.rows}
+def test_nothing_of_held_out_items_and_users_is_learned_from(goods):
+    shop = shop_of(goods)
+    held = drawn_from(shop, 0.3, 1)
+    ground = shop.ground(held, 32, QUICK)
+    assert not set(ground.log.users) & set(shop.log.users.gather(held.users))
+    assert not np.isin(ground.log.items, held.items).any()
+    hidden = {shop.catalog.texts[row] for row in held.items} - {""}
+    assert hidden
+    assert not hidden & set(ground.texts), "items of one text are held out together"
+    assert ground.columns[held.items].drop("item_id").null_count().row(0) == (len(held.items),) * 4
     for name, task in TASKS.items():
         lesson = task(ground)
         if lesson is not None:
             drawn = lesson.draw(np.random.default_rng(0), 200)
-            assert not {lesson.texts[at] for at in drawn} & hidden, name
+            assert "" not in {lesson.texts[at] for at in drawn}, name
+
+
+def test_what_is_disliked_and_what_is_not_predicted_is_no_lesson(goods):
+    catalog = Catalog.read(goods.items)
+    labelled = goods.interactions.with_columns(label=1.0 - pl.int_range(pl.len()) % 2 * 2)
+    shop = Shop(catalog, goods.items, Interactions.read(labelled, catalog))
+    assert len(shop.liked.items) < 0.6 * len(shop.log.items)
+    counts = np.bincount(shop.liked.items, minlength=catalog.size)
+    lesson = TASKS["together"](shop.ground(NOTHING, 32, QUICK))
+    assert (lesson.counts == counts.clip(1)).all()
+
+
+def test_items_without_text_are_not_learned_from(goods):
+    bare = goods.items.with_columns(
+        pl.when(pl.int_range(pl.len()) % 3 > 0).then(pl.col(name)).alias(name)
+        for name in ("title", "brand", "category", "description")
+    )
+    with pytest.warns(DataWarning, match="no text"):
+        catalog = Catalog.read(bare)
+    shop = Shop(catalog, bare, Interactions.read(goods.interactions, catalog))
+    ground = shop.ground(NOTHING, 32, QUICK)
+    assert all(ground.texts[row] for row in ground.rows)
+    lesson = TASKS["together"](ground)
+    assert "" not in {lesson.texts[row] for row in lesson.rows}
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(goods, base, tmp_path):
@@ -164,17 +197,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(goods, base, tmp_pa
         train_encoder(goods.items, goods.interactions, out=tmp_path / "killed", trackers=[Killer()], **given)
     assert not (tmp_path / "killed").exists()
     resumed = train_encoder(goods.items, goods.interactions, out=tmp_path / "killed", **given)
-    assert any("step 10" in note for note in resumed.report.notes)
+    assert any("Went on from step 10" in note for note in resumed.report.notes)
     assert resumed.report.curve("held_out") == whole.report.curve("held_out")
     weights = [load_file(one.folder / "model.safetensors") for one in (whole, resumed)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_another_training_does_not_go_on_from_what_is_there(goods, base, tmp_path):
-    (tmp_path / ".encoder.training").mkdir()
-    (tmp_path / ".encoder.training" / "identity").write_text("other")
+    class Killer:
+        def log(self, step, values):
+            raise KeyboardInterrupt
+
+    out, rated = (
+        tmp_path / "encoder",
+        goods.interactions.with_columns(rating=1.0 + pl.int_range(pl.len()) % 2 * 4),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(goods.items, rated, out=out, base=base, config=QUICK, liked_from=1.0, trackers=[Killer()])
     with pytest.raises(EncoderError, match="what another training left"):
-        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=QUICK)
+        train_encoder(goods.items, rated, out=out, base=base, config=QUICK, liked_from=4.0)
 
 
 def test_the_base_is_kept_where_training_gains_nothing(goods, base, tmp_path):
@@ -188,7 +229,7 @@ def test_the_base_is_kept_where_training_gains_nothing(goods, base, tmp_path):
 
 def test_the_tower_gives_the_vectors_of_the_encoder(goods, base, tmp_path):
     texts = list(Catalog.read(goods.items).texts)
-    tower = Tower(base, texts, trained_layers=2, max_length=64, place=tmp_path, device=CPU)
+    tower = Tower(Base.load(base, 2), texts, trained_layers=2, max_length=64, place=tmp_path, device=CPU)
     expected = TextEncoder(base, cache=None).encode(texts)
     np.testing.assert_allclose(tower.vectors(len(texts)).numpy(), expected, atol=2e-3)
     some = np.array([7, 3, 7, 250])
@@ -211,8 +252,8 @@ def test_one_text_column_without_a_log_names_the_task_that_needs_no_more(goods, 
     assert any("Too little is held out to judge by" in note for note in found.report.notes)
 
 
-def test_pairs_lose_what_a_loop_over_them_would(goods, base):
-    lesson = TASKS["together"](ground_of(goods, base))
+def test_pairs_lose_what_a_loop_over_them_would(goods):
+    lesson = TASKS["together"](shop_of(goods).ground(NOTHING, 32, QUICK))
     assert isinstance(lesson, Pairs)
     drawn = lesson.draw(np.random.default_rng(0), 40)
     vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), dim=1)
@@ -227,13 +268,11 @@ def test_pairs_lose_what_a_loop_over_them_would(goods, base):
     assert float(lesson.loss(vectors, drawn)) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_items_are_together_within_five_steps_of_a_history(base):
+def test_items_are_together_within_five_steps_of_a_history():
     items = pl.DataFrame({"item_id": range(20), "title": [f"thing {i}" for i in range(20)]})
     log = pl.DataFrame({"user_id": [1] * 20, "item_id": range(20), "timestamp": range(20)})
     catalog = Catalog.read(items)
-    ground = Ground(
-        list(catalog.texts), items, np.arange(20), ("title",), Interactions.read(log, catalog), 32, QUICK
-    )  # fmt: skip
+    ground = Shop(catalog, items, Interactions.read(log, catalog)).ground(NOTHING, 32, QUICK)
     distance = np.arange(20)[None] - np.arange(20)[:, None]
     both, after = TASKS["together"](ground), TASKS["follows"](ground)
     assert (both.together.toarray() == ((abs(distance) <= 5) & (distance != 0))).all()
@@ -242,10 +281,14 @@ def test_items_are_together_within_five_steps_of_a_history(base):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_can_be_learned(name, goods, base, tmp_path):
-    priced = goods.items.with_columns(price=pl.col("category").str.len_chars().cast(pl.Float64) + 1)
-    ratings = goods.interactions.with_columns(rating=(pl.col("item_id").hash() % 5 + 1).cast(pl.Float64))
-    config = EncoderTraining(steps=80, trained_layers=2, batch=256, learning_rate=3e-3, patience=100)
-    found = train_encoder(priced, ratings, out=tmp_path / "encoder", base=base, config=config, tasks=name)
+    """Prices, and how often an item is rated how, go by the category, which the texts tell."""
+    length = pl.col("category").str.len_chars()
+    priced = goods.items.with_columns(price=length.cast(pl.Float64) + 1)
+    rated = goods.interactions.join(priced, on="item_id").select(
+        "user_id", "item_id", "timestamp", rating=(length % 5).cast(pl.Float64)
+    )
+    config = EncoderTraining(steps=60, trained_layers=2, batch=256, learning_rate=3e-3, patience=100)
+    found = train_encoder(priced, rated, out=tmp_path / "encoder", base=base, config=config, tasks=name)
     losses = [value for _, value in found.report.curve(f"loss/{name}")]
     assert losses[-1] < losses[0]
 
@@ -303,10 +346,67 @@ def test_what_cannot_be_trained_is_named(goods, base, tmp_path, changes, message
     assert not (tmp_path / "encoder").exists()
 
 
+def test_a_refused_call_does_not_stand_in_the_way_of_the_next(goods, base, tmp_path):
+    given = {"out": tmp_path / "encoder", "base": base, "tasks": "dropout"}
+    with pytest.raises(EncoderError, match="has 3 layers"):
+        train_encoder(goods.items, config=EncoderTraining(steps=2, batch=16, trained_layers=9), **given)
+    train_encoder(goods.items, config=EncoderTraining(steps=2, batch=16, trained_layers=2), **given)
+
+
+def test_lists_in_a_text_column_are_read(goods, base, tmp_path):
+    listed = goods.items.with_columns(category=pl.concat_list("category", "brand"))
+    config = EncoderTraining(steps=2, batch=16, trained_layers=2)
+    assert train_encoder(listed, out=tmp_path / "encoder", base=base, config=config).tasks == ("views",)
+
+
+def test_layers_that_need_more_than_states_are_refused(goods, tmp_path):
+    """MPNet's layers want to know how far tokens are apart: without it they give other vectors, and no error."""
+    from transformers import MPNetConfig, MPNetModel
+
+    folder = tiny_bert(tmp_path / "mpnet", Catalog.read(goods.items).texts)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    model = MPNetModel(
+        MPNetConfig(
+            vocab_size=size, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=66,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        model.encoder.relative_attention_bias.weight.normal_(std=5.0)
+    model.save_pretrained(folder)
+    with pytest.raises(EncoderError, match="not built like BERT"):
+        Base.load(folder, 2)
+
+
+def test_electra_with_narrow_words_can_learn(goods, tmp_path):
+    from transformers import ElectraConfig, ElectraModel
+
+    folder = tiny_bert(tmp_path / "electra", Catalog.read(goods.items).texts)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    ElectraModel(
+        ElectraConfig(
+            vocab_size=size, embedding_size=16, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+            intermediate_size=64, max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    found = train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=folder, config=QUICK)
+    assert found.score > found.base
+
+
+def test_mecold_tuned_trains_inside_the_split(goods, base):
+    data = Dataset.read(goods.interactions, goods.items, encoder=TextEncoder(base, cache=None))
+    report = evaluate([MecoldTuned(steps=10, layers=2), "popularity"], data, protocol="item", seeds=(0,))
+    assert report.data["systems"]["mecold-tuned"]["mean"]["10"]["ndcg@10"]["mean"] > 0
+    blind = Dataset.read(goods.interactions, goods.items, encoder=word_vectors(list(data.catalog.texts)))
+    with pytest.raises(InvalidDataError, match="mecold-tuned needs a TextEncoder"):
+        evaluate("mecold-tuned", blind, protocol="item", seeds=(0,))
+
+
 def test_a_folder_that_is_in_the_way_is_left_alone(goods, base, tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder" / "mine.txt").write_text("mine")
-    with pytest.raises(EncoderError, match="exists and is not empty"):
+    with pytest.raises(EncoderError, match="not an empty folder"):
         train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=QUICK)
     assert (tmp_path / "encoder" / "mine.txt").read_text() == "mine"
 
@@ -316,7 +416,7 @@ def test_a_model_that_is_not_built_like_bert_is_refused(goods, tmp_path):
 
     folder = tiny_bert(tmp_path / "gpt", ["a b"])
     GPT2Model(GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2)).save_pretrained(folder)
-    with pytest.raises(EncoderError, match="built like BERT"):
+    with pytest.raises(EncoderError, match="not built like BERT"):
         train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=folder, config=QUICK)
 
 

@@ -1,13 +1,13 @@
 """Commands that make encoders."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from mecold.cli.terminal import AsJson, Files, Renames, Types, explained, renames_of, show_values
+from mecold.cli.terminal import AsJson, Files, Renames, Types, explained, renames_of, show_values, types_of
 from mecold.data.catalog import TextTemplate
-from mecold.data.frames import FrameLike
+from mecold.data.frames import as_said, read_frame
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.lessons import TASKS
@@ -35,6 +35,9 @@ def train(
     text: Annotated[list[str], typer.Option(help="Column that makes the text; repeatable, in order.")] = [],  # noqa: B006
     column: Renames = [],  # noqa: B006
     type_: Types = [],  # noqa: B006
+    liked_from: Annotated[float | None, typer.Option(help="Ratings below this are not learned from.")] = None,
+    predict: Annotated[list[str], typer.Option(help="Kind of event to learn from, such as purchase; repeatable.")] = [],  # noqa: B006
+    on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     json_: AsJson = False,
@@ -46,17 +49,18 @@ def train(
     with explained():
         template = TextTemplate(fields=tuple(text) or None)
         config = EncoderTraining(steps=steps, trained_layers=layers)
-        shop: FrameLike = items
-        log, columns = None, {}
+        log = None
         if interactions is None:
             columns = renames_of(column, {"items": template.names}, {"items": items})["items"]
+            types = types_of(type_)
+            shop = as_said(read_frame(items, "items", columns, names=template.names, ids=types), types, "items")
         else:
             files = Files(interactions, items, column, type_, template)
             files.check()
             log, shop = files.read()
         found = train_encoder(
-            shop, log, out=out, base=base, tasks=task, config=config, template=template, item_columns=columns or None,
-            rng=seed, device=device, progress=not json_,
+            shop, log, out=out, base=base, tasks=task, config=config, template=template, on_unknown=on_unknown,
+            liked_from=liked_from, predict=predict, rng=seed, device=device, progress=not json_,
         )  # fmt: skip
         answer = {
             "encoder": str(out), "tasks": list(found.tasks), "weight": found.weight, "measure": found.measure,

@@ -20,6 +20,7 @@ from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
 from mecold.encode.encoder import TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
+from mecold.errors import InvalidDataError
 from mecold.meta.config import MetaConfig
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
@@ -98,11 +99,13 @@ def fit(
         files = Files(interactions, items, column, type_, template)
         files.check()
         check_target(out)
+        if tune_encoder is not None and tune_encoder.absolute() == out.absolute():
+            raise InvalidDataError(f"--out and --tune-encoder both name '{out}'; give each a folder of its own.")
         log, shop = files.read()
         if tune_encoder is not None:
             train_encoder(
                 shop, log, out=tune_encoder, base=encoder, template=template, on_unknown=on_unknown, liked_from=liked_from,
-                rng=seed, device=device, progress=not json_,
+                predict=predict, rng=seed, device=device, progress=not json_,
             )  # fmt: skip
             encoder = str(tune_encoder)
         recommender = Recommender(

@@ -53,5 +53,7 @@ class EncoderTraining:
                 raise InvalidDataError(f"EncoderTraining.{name}={getattr(self, name)} must be above 0.")
         if not 0 < self.held_out < 1:
             raise InvalidDataError(f"EncoderTraining.held_out={self.held_out} must lie between 0 and 1.")
+        if self.least_gain < 0:
+            raise InvalidDataError(f"EncoderTraining.least_gain={self.least_gain} must not be below 0.")
         if not self.blends or not all(0 < one <= 1 for one in self.blends):
             raise InvalidDataError(f"EncoderTraining.blends={self.blends} must be shares above 0, up to 1.")

@@ -1,12 +1,13 @@
 """Whether an encoder got better: how well it ranks items that training never saw, for users that training never saw."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mecold.data.interactions import Interactions
@@ -46,12 +47,15 @@ class HeldOut:
     users: Int64[np.ndarray, " users"]
 
     @classmethod
-    def draw(cls, rows: np.ndarray, log: Interactions | None, share: float, rng: np.random.Generator) -> "HeldOut":
-        """A share of items and of users, at random."""
+    def draw(
+        cls, rows: np.ndarray, texts: Sequence[str], log: Interactions | None, share: float, rng: np.random.Generator
+    ) -> "HeldOut":
+        """A share of texts, with all items that have them, and of users, at random."""
+        names, which = np.unique([texts[row] for row in rows], return_inverse=True)
+        size = min(int(np.ceil(share * len(names))), MOST)
         users = np.arange(0 if log is None else len(log))
-        size = min(int(np.ceil(share * len(rows))), MOST)
         return cls(
-            np.sort(rng.choice(rows, size, replace=False)),
+            np.sort(rows[np.isin(which, rng.choice(len(names), size, replace=False))]),
             np.sort(rng.choice(users, int(share * len(users)), replace=False)),
         )
 
@@ -66,12 +70,14 @@ class NewItems:
     """nDCG@10 of held-out items among themselves: a user is the sum of ten half-whitened texts, as in the text channel.
 
     Args:
+        told: True for items that have a text.
         supports: up to ten newest known items of each user, `(users, items)`.
         liked: held-out items of each user, `(users, held-out)`.
         items: rows of the held-out items.
         counts: users per item.
     """
 
+    told: Bool[Tensor, " all"]
     supports: sp.csr_matrix
     liked: np.ndarray
     items: Int64[np.ndarray, " items"]
@@ -79,12 +85,10 @@ class NewItems:
     name: str = "ndcg@10 of held-out items"
 
     @classmethod
-    def of(cls, log: Interactions, held: HeldOut, items: int) -> "NewItems | None":
-        """From the held-out users' histories; None where fewer than 50 of them have known and held-out items."""
-        own = log.take(held.users)
-        own = own.where(own.labels_from(None) > 0)
-        kept, wanted = [], []
-        for history in own.split():
+    def of(cls, log: Interactions, held: HeldOut, texts: Sequence[str]) -> "NewItems | None":
+        """From what the held-out users liked; None where fewer than 50 of them have known and held-out items."""
+        kept, wanted, items = [], [], len(texts)
+        for history in log.take(held.users).split():
             new = np.isin(history, held.items)
             if new.any() and (~new).sum() >= LEAST_KNOWN:
                 kept.append(history[~new][-SHOTS:])
@@ -99,11 +103,14 @@ class NewItems:
         for user, places in enumerate(wanted):
             liked[user, places] = True
         counts = torch.from_numpy(np.bincount(held.rest(log).items, minlength=items).astype(np.float32))
-        return cls(supports, liked, held.items, counts)
+        told = torch.tensor([text != "" for text in texts])
+        return cls(told, supports, liked, held.items, counts)
 
     def score(self, vectors: Tensor) -> float:
         """Mean over the users."""
-        vectors = vectors.float().cpu()
+        vectors = vectors.float().cpu() * self.told[:, None]
+        if not vectors.isfinite().all():
+            return -1.0  # training went astray: worse than anything
         text = Basis.fit(vectors, self.counts, vectors.shape[1]).text(vectors)
         scores = torch.from_numpy(self.supports @ text.numpy()) @ text[torch.from_numpy(self.items)].T
         liked = torch.from_numpy(self.liked)

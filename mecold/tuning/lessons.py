@@ -5,7 +5,7 @@ Each lesson draws some of its texts for a step and says how wrong their vectors 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from mecold.data.catalog import TextTemplate
 from mecold.data.interactions import Interactions
 from mecold.tuning.config import EncoderTraining
 
@@ -28,10 +29,11 @@ class Ground:
     """What tasks may read. Nothing of held-out items and users is in it.
 
     Args:
-        texts: the text of every item, by row.
-        columns: the item table, by row.
+        texts: the text of every item that may be learned from, by row; "" for the others.
+        columns: the item table, by row; empty for the others.
         rows: items that may be learned from.
         fields: columns that make the texts, in order.
+        template: how columns become a text.
         log: histories of such items; None without a log.
         dim: width of the vectors.
         config: settings.
@@ -41,14 +43,19 @@ class Ground:
     columns: pl.DataFrame
     rows: Int64[np.ndarray, " some"]
     fields: tuple[str, ...]
+    template: TextTemplate
     log: Interactions | None
     dim: int
     config: EncoderTraining
 
+    @property
+    def liked(self) -> Interactions | None:
+        """What users liked, of the kinds of events that are predicted."""
+        return None if self.log is None else liked_of(self.log)
+
     def field_texts(self, names: Sequence[str]) -> list[str]:
         """Text of every item out of some columns alone; "" where they say nothing."""
-        parts = [self.columns[name].cast(pl.String, strict=False).fill_null("").to_list() for name in names]
-        return [". ".join(one for one in own if one)[:1000] for own in zip(*parts, strict=True)]
+        return replace(self.template, fields=tuple(names)).render(self.columns)[0]
 
 
 @runtime_checkable
@@ -118,6 +125,11 @@ class Pairs:
         return -(share * logs).sum(1).mean() if some.any() else vectors.sum() * 0.0
 
 
+def liked_of(log: Interactions) -> Interactions:
+    """The histories without what was disliked, and without events of kinds that are not predicted."""
+    return log.where(log.goal & (log.labels_from(None) > 0))
+
+
 def _met(log: Interactions, items: int) -> sp.csr_matrix:
     """How often one item came within five steps before another."""
     owners, first, second = log.owners, [], []
@@ -130,9 +142,9 @@ def _met(log: Interactions, items: int) -> sp.csr_matrix:
 
 
 def _pairs(ground: Ground, *, fame: bool, directed: bool) -> Pairs | None:
-    if ground.log is None:
+    log, items = ground.liked, len(ground.texts)
+    if log is None:
         return None
-    log, items = ground.log.where(ground.log.labels_from(None) > 0), len(ground.texts)
     met = _met(log, items)
     together = met if directed else (met + met.T).tocsr()
     if len(np.flatnonzero(np.diff(together.indptr))) < LEAST_ITEMS:
@@ -178,10 +190,14 @@ class Views:
         some = rng.choice(self.size, min(max(2, count // 2), self.size), replace=False)
         return np.concatenate([some, some + self.size])
 
-    def loss(self, vectors: Tensor, drawn: np.ndarray) -> Tensor:  # noqa: ARG002
+    def loss(self, vectors: Tensor, drawn: np.ndarray) -> Tensor:
         """Cross-entropy of finding the other view, both ways."""
         first, second = vectors.chunk(2)
+        names = [np.array([self.texts[at] for at in half]) for half in np.split(drawn, 2)]
+        twins = np.any([own[:, None] == own[None] for own in names], axis=0)  # one title on two items is right for both
+        np.fill_diagonal(twins, val=False)
         logits = first @ second.T / self.temperature
+        logits = logits.masked_fill(torch.from_numpy(twins).to(vectors.device), -1e9)
         right = torch.arange(len(first), device=vectors.device)
         return (nn.functional.cross_entropy(logits, right) + nn.functional.cross_entropy(logits.T, right)) / 2
 
@@ -293,9 +309,9 @@ def _numbers(ground: Ground, *columns: np.ndarray | None) -> Lesson | None:
 
 def usage(ground: Ground) -> Lesson | None:
     """How an item is used: how many users took it, on a log scale, and its price where there is a column."""
-    if ground.log is None:
+    if ground.liked is None:
         return None
-    counts = np.log1p(np.bincount(ground.log.items, minlength=len(ground.texts)))
+    counts = np.log1p(np.bincount(ground.liked.items, minlength=len(ground.texts)))
     price = None
     if "price" in ground.columns.columns and ground.columns["price"].dtype.is_numeric():
         price = ground.columns["price"].cast(pl.Float64).fill_null(float("nan")).to_numpy()

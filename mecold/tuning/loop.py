@@ -25,6 +25,7 @@ def run(
     rows: Mapping[str, np.ndarray],
     judge: Judge | None,
     items: int,
+    first: float,
     config: EncoderTraining,
     *,
     place: Path,
@@ -38,7 +39,8 @@ def run(
         lessons: what is learned, by name.
         rows: of each lesson, the tower's rows of its texts.
         judge: scores the vectors of the items; None: all steps are done, and the last weights kept.
-        items: the first so many texts of the tower are the items'.
+        items: so many texts of the tower, from the first on, are judged.
+        first: the judge's score of the base.
         config: settings.
         place: folder of the checkpoint.
         seed: of all chance; a step's depends on its number alone, so that a resumed run goes the same way.
@@ -47,14 +49,14 @@ def run(
     Returns:
         The best weights by the judge, and the progress.
     """
-    heads = nn.ModuleDict({name: lesson.head for name, lesson in lessons.items()}).to(tower.device)
+    heads = nn.ModuleList(lesson.head for lesson in lessons.values()).to(tower.device)
     optimiser: torch.optim.Optimizer = torch.optim.AdamW(
         [*tower.top.parameters(), *heads.parameters()], lr=config.learning_rate
     )
     best = tower.weights()
     found = load(place)
     if found is None:
-        progress = Progress(0, 0.0 if judge is None else judge.score(tower.vectors(items)), 0, [], config.batch_tokens)
+        progress = Progress(0, first, 0, [], config.batch_tokens)
     else:
         progress, tensors = found
         part = {kind: _under(tensors, kind) for kind in ("top", "best", "head", "adam")}
@@ -108,9 +110,7 @@ def _step(
                 loss = lesson.loss(tower(rows[drawn]), drawn)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(tower.top.parameters(), 1.0)
-            optimiser.step()
-            return float(loss.detach())
+            break
         except torch.OutOfMemoryError:
             if progress.tokens // 2 < LEAST_TOKENS:
                 raise
@@ -118,6 +118,9 @@ def _step(
             recorder.note(
                 f"The device ran out of memory at step {progress.step}: {progress.tokens:,} tokens a step from here on."
             )
+    nn.utils.clip_grad_norm_(tower.top.parameters(), 1.0)
+    optimiser.step()
+    return float(loss.detach())
 
 
 def _under(tensors: Weights, kind: str) -> Weights:

@@ -1,12 +1,10 @@
 """The door: from a shop's texts and log to a model folder that any reader of sentence-transformers models can read."""
 
 import hashlib
-import json
-import shutil
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,22 @@ import polars as pl
 import torch
 
 from mecold.data.catalog import Catalog, TextTemplate
+from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
-from mecold.encode.model_folder import DEFAULT_MODEL, ModelSettings, find_model, read_settings, weights_hash, words_hash
-from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
+from mecold.encode.model_folder import DEFAULT_MODEL, find_model, weights_hash, words_hash
+from mecold.errors import DataWarning, InvalidDataError, few
 from mecold.report import FitReport, Recorder, Tracker
+from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
+from mecold.tuning.folder import check_out, clear, workspace, write_encoder
 from mecold.tuning.judge import HeldOut, Judge, Matching, NewItems
-from mecold.tuning.lessons import LEAST_ITEMS, TASKS, Ground, Lesson, Task
+from mecold.tuning.lessons import LEAST_ITEMS, TASKS, Ground, Lesson, Task, liked_of
 from mecold.tuning.loop import Weights, run
-from mecold.tuning.tower import Tower, tower_width
+from mecold.tuning.tower import Tower
 from mecold.version import __version__
 
-RECORD = "mecold_training.json"
 LEAST_HELD = 10  # items with two views, to judge by
 WITH_LOG = ("together",)
 WITHOUT_LOG = ("views",)
@@ -70,6 +70,7 @@ def train_encoder(
     interaction_columns: Columns | None = None,
     on_unknown: OnUnknown = "raise",
     liked_from: float | None = None,
+    predict: Sequence[str] = (),
     rng: int = 0,
     device: str = "auto",
     trackers: Sequence[Tracker] = (),
@@ -93,6 +94,7 @@ def train_encoder(
         interaction_columns: canonical name -> the caller's name, for the log.
         on_unknown: what to do with interactions of items that are not in `items`.
         liked_from: with ratings, interactions rated lower are not learned from.
+        predict: kinds of events to learn from, where there is a column `event`; empty for all.
         rng: seed of all chance.
         device: a torch device, or `"auto"`.
         trackers: hear of every look at the held-out items.
@@ -105,22 +107,22 @@ def train_encoder(
         EncoderError: if the base cannot be trained, or `out` is in the way.
         InvalidDataError: if there is nothing to learn from, or a task is unknown or has no ground.
     """
-    config = config or EncoderTraining()
+    config, template = config or EncoderTraining(), template or TextTemplate()
     out, folder = Path(out).absolute(), find_model(str(base))
-    wanted = _tasks(tasks, with_log=interactions is not None)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise EncoderError(f"'{out}' exists and is not empty; nothing was trained. Name another folder, or delete it.")
-    frame = read_frame(items, "items", item_columns, names=(template or TextTemplate()).names)
-    catalog = Catalog.read(frame, template=template)
-    log = None
+    wanted, where = _tasks(tasks, with_log=interactions is not None), device_of(device)
+    check_out(out)
+    frame = read_frame(items, "items", item_columns, names=template.names)
+    catalog, log = Catalog.read(frame, template=template), None
     if interactions is not None:
-        log = Interactions.read(interactions, catalog, columns=interaction_columns, on_unknown=on_unknown)
-        log = replace(log, labels=None if liked_from is None else log.labels_from(liked_from))
-    columns = frame.unique("item_id", keep="first", maintain_order=True)
-    shop = Shop(catalog, columns, log)
+        log = Interactions.read(
+            interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=EventRule(tuple(predict))
+        )  # fmt: skip
+        if liked_from is not None and log.ratings is None:
+            raise InvalidDataError(f"liked_from={liked_from} needs a `rating` column; the interactions have none.")
+        log = log if liked_from is None else replace(log, labels=log.labels_from(liked_from))
+    shop = Shop(catalog, frame.unique("item_id", keep="first", maintain_order=True), log, template)
     return train_on(
-        shop, folder, out, wanted, config, seed=rng, device=device_of(device),
-        recorder=Recorder(trackers=trackers, progress=progress),
+        shop, folder, out, wanted, config, seed=rng, device=where, recorder=Recorder(trackers=trackers, progress=progress)
     )  # fmt: skip
 
 
@@ -132,64 +134,103 @@ class Shop:
         catalog: the items.
         columns: their table, a row per row of the catalogue.
         log: histories, if any.
-        rows: items that may be looked at at all; None for all.
+        template: how columns become a text.
     """
 
     catalog: Catalog
     columns: pl.DataFrame
     log: Interactions | None = None
-    rows: np.ndarray | None = None
+    template: TextTemplate = field(default_factory=TextTemplate)
 
     @property
     def readable(self) -> np.ndarray:
-        """Rows of items that have a text and, with a log, were touched."""
+        """Rows of items that have a text and, with a log, were liked by anybody."""
         there = np.array([text != "" for text in self.catalog.texts])
-        if self.rows is not None:
-            there &= np.isin(np.arange(len(there)), self.rows)
-        if self.log is not None:
-            there &= np.bincount(self.log.items, minlength=len(there)) > 0
+        if self.liked is not None:
+            there &= np.bincount(self.liked.items, minlength=len(there)) > 0
         return np.flatnonzero(there)
+
+    @cached_property
+    def liked(self) -> Interactions | None:
+        """What users liked, of the kinds of events that are predicted."""
+        return None if self.log is None else liked_of(self.log)
+
+    def ground(self, held: HeldOut, width: int, config: EncoderTraining) -> Ground:
+        """What tasks may read: nothing of what is held out."""
+        rows = np.setdiff1d(self.readable, held.items)
+        may = np.isin(np.arange(self.catalog.size), rows)
+        texts = [text if own else "" for text, own in zip(self.catalog.texts, may.tolist(), strict=True)]
+        seen = pl.lit(pl.Series(may))
+        columns = self.columns.with_columns(pl.when(seen).then(pl.exclude("item_id")))
+        log = None
+        if self.log is not None:
+            log = held.rest(self.log)
+            log = log.where(may[log.items])
+        return Ground(texts, columns, rows, self.catalog.fields, self.template, log, width, config)
+
+    def identity(self) -> list[Any]:
+        """All that a training reads, as JSON values."""
+        found: list[Any] = [
+            hashlib.sha256(self.columns.hash_rows().to_numpy().tobytes()).hexdigest(),
+            list(self.catalog.texts),
+        ]
+        if self.log is not None:
+            parts = (self.log.offsets, self.log.items, self.log.ratings, self.log.labels, self.log.kinds)
+            found += [None if one is None else hashlib.sha256(one.tobytes()).hexdigest() for one in parts]
+        return [*found, self.log is not None and self.log.events.goals]
 
 
 def train_on(
-    shop: Shop, base: Path, out: Path, tasks: Mapping[str, Task], config: EncoderTraining, *, seed: int,
+    shop: Shop, folder: Path, out: Path, tasks: Mapping[str, Task], config: EncoderTraining, *, seed: int,
     device: torch.device, recorder: Recorder,
 ) -> TrainedEncoder:  # fmt: skip
     """`train_encoder` after everything was read and checked."""
-    texts, settings = list(shop.catalog.texts), read_settings(base)
-    rows = shop.readable
+    rows, texts = shop.readable, list(shop.catalog.texts)
     if len(rows) < LEAST_ITEMS:
         raise InvalidDataError(f"{len(rows):,} items have a text and can be learned from; it takes {LEAST_ITEMS}.")
-    rng = np.random.default_rng(seed)
-    held = HeldOut.draw(rows, shop.log, config.held_out, rng)
-    ground = Ground(
-        texts, shop.columns, np.setdiff1d(rows, held.items), shop.catalog.fields,
-        None if shop.log is None else held.rest(shop.log), tower_width(base), config,
-    )  # fmt: skip
+    base = Base.load(folder, config.trained_layers)
+    held = HeldOut.draw(rows, texts, shop.log, config.held_out, np.random.default_rng(seed))
+    ground = shop.ground(held, base.width, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         lessons = _lessons(tasks, ground, recorder)
-    judge, extra = _judge(shop, ground, held)
+    judge, extra = _judge(shop, held)
     if judge is None:
         recorder.note("Too little is held out to judge by: all steps were done, and the last weights kept.")
-    unique, of = _placed([*texts, *extra], {name: lesson.texts for name, lesson in lessons.items()})
-    place = _workspace(out, base, unique, ground, tasks, config, seed)
+    every, of = _placed([*texts, *extra], {name: lesson.texts for name, lesson in lessons.items()})
+    about = [
+        __version__,
+        weights_hash(folder),
+        words_hash(folder),
+        asdict(base.settings),
+        asdict(config),
+        list(tasks),
+        seed,
+    ]
+    place = workspace(out, [*about, every, *shop.identity()])
     tower = Tower(
-        base, unique, trained_layers=config.trained_layers, max_length=config.max_length, place=place, device=device,
+        base, every, trained_layers=config.trained_layers, max_length=config.max_length, place=place, device=device,
         progress=recorder.progress,
     )  # fmt: skip
     start, count = tower.weights(), len(texts) + len(extra)
     first = 0.0 if judge is None else judge.score(tower.vectors(count))
-    best, progress = run(tower, lessons, of, judge, count, config, place=place, seed=seed, recorder=recorder)
-    weight, score = (1.0, 0.0) if judge is None else _blend(tower, start, best, judge, count, first, config)
+    best, progress = run(tower, lessons, of, judge, count, first, config, place=place, seed=seed, recorder=recorder)
+    weight, score = (1.0, 0.0) if judge is None else (0.0, first)
+    if judge is not None and progress.best_step:
+        weight, score = _blend(tower, start, best, judge, count, first, config)
     tower.put(_between(start, best, weight))
     recorder.report.best_step = progress.best_step
     recorder.note(_verdict(weight, first, score, judge))
-    found = TrainedEncoder(
-        out, tuple(lessons), weight, "" if judge is None else judge.name, first, score, recorder.report
-    )
-    _write(tower, base, settings, out, found, config)
-    shutil.rmtree(place, ignore_errors=True)
+    recorder.record(progress.step, {"kept": score, "weight": weight})
+    measure = "" if judge is None else judge.name
+    found = TrainedEncoder(out, tuple(lessons), weight, measure, first, score, recorder.report)
+    record = {
+        "mecold": __version__, "base": weights_hash(folder), "tasks": found.tasks, "weight": weight, "measure": measure,
+        "base_score": first, "score": score, "step": progress.best_step, "config": asdict(config),
+        "notes": recorder.report.notes,
+    }  # fmt: skip
+    write_encoder(base, out, record)
+    clear(place)
     return found
 
 
@@ -233,17 +274,19 @@ def _placed(first: Sequence[str], others: Mapping[str, Sequence[str]]) -> tuple[
     return every, {name: np.array([at[text] for text in own], np.int64) for name, own in others.items()}
 
 
-def _judge(shop: Shop, ground: Ground, held: HeldOut) -> tuple[Judge | None, list[str]]:
+def _judge(shop: Shop, held: HeldOut) -> tuple[Judge | None, list[str]]:
     """By the log where it is long enough, else by titles and descriptions; and the texts that the latter reads."""
-    judge = None if shop.log is None else NewItems.of(shop.log, held, shop.catalog.size)
-    if judge is not None or len(ground.fields) < 2:
+    texts, fields = shop.catalog.texts, shop.catalog.fields
+    judge = None if shop.liked is None else NewItems.of(shop.liked, held, texts)
+    if judge is not None or len(fields) < 2:
         return judge, []
-    first, second = (ground.field_texts(names) for names in (ground.fields[:1], ground.fields[1:]))
-    some = [row for row in held.items.tolist() if first[row] and second[row]]
-    if len(some) < LEAST_HELD:
+    columns = shop.columns[held.items]
+    first, second = (replace(shop.template, fields=some).render(columns)[0] for some in (fields[:1], fields[1:]))
+    pairs = [pair for pair in zip(first, second, strict=True) if all(pair)]
+    if len(pairs) < LEAST_HELD:
         return None, []
-    start = len(ground.texts) + np.arange(len(some))
-    return Matching(start, start + len(some)), [*(first[row] for row in some), *(second[row] for row in some)]
+    start = len(texts) + np.arange(len(pairs))
+    return Matching(start, start + len(pairs)), [*(a for a, _ in pairs), *(b for _, b in pairs)]
 
 
 def _blend(
@@ -255,7 +298,8 @@ def _blend(
         tower.put(_between(start, best, weight))
         scores[weight] = judge.score(tower.vectors(count))
     weight = max(scores, key=lambda one: scores[one])
-    return (weight, scores[weight]) if scores[weight] >= base * (1 + config.least_gain) else (0.0, base)
+    better = scores[weight] > base and scores[weight] >= base * (1 + config.least_gain)
+    return (weight, scores[weight]) if better else (0.0, base)
 
 
 def _between(start: Weights, end: Weights, weight: float) -> Weights:
@@ -270,67 +314,3 @@ def _verdict(weight: float, base: float, score: float, judge: Judge | None) -> s
     if weight == 0.0:
         return f"The base was kept: no trained weights are better on what was held out ({judge.name}: {base:.4f})."
     return f"{weight:.0%} of the way to the trained weights were kept: {judge.name} {score:.4f}, the base's {base:.4f}."
-
-
-def _workspace(
-    out: Path, base: Path, texts: Sequence[str], ground: Ground, tasks: Mapping[str, Task], config: EncoderTraining, seed: int
-) -> Path:  # fmt: skip
-    """The folder of states and checkpoints beside `out`; what another training left there is an error."""
-    log = ground.log
-    about = [
-        __version__, weights_hash(base), words_hash(base), asdict(config), list(tasks), seed, list(texts), ground.rows.tolist(),
-        [] if log is None else [log.items.tolist(), log.offsets.tolist()],
-    ]  # fmt: skip
-    identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    place = out.with_name(f".{out.name}.training")
-    place.mkdir(parents=True, exist_ok=True)
-    mark = place / "identity"
-    if mark.exists() and mark.read_text() != identity:
-        raise EncoderError(f"'{place}' holds what another training left there. Delete it, or name another `out`.")
-    mark.write_text(identity)
-    return place
-
-
-def _write(
-    tower: Tower, base: Path, settings: ModelSettings, out: Path, found: TrainedEncoder, config: EncoderTraining
-) -> None:  # fmt: skip
-    """Write the model beside, then move it to where it belongs."""
-    fresh = out.with_name(f".{out.name}.new-{uuid.uuid4().hex[:8]}")
-    try:
-        tower.model.save_pretrained(fresh)
-        for file in base.iterdir():  # tokenizer, prompts, pooling: as they are
-            if file.suffix in (".json", ".txt", ".model") and not (fresh / file.name).exists():
-                shutil.copyfile(file, fresh / file.name)
-        _modules(base, fresh, settings)
-        about: dict[str, Any] = {
-            "mecold": __version__, "base": weights_hash(base), "tasks": found.tasks, "weight": found.weight,
-            "measure": found.measure, "base_score": found.base, "score": found.score, "step": found.report.best_step,
-            "config": asdict(config), "notes": found.report.notes,
-        }  # fmt: skip
-        (fresh / RECORD).write_text(json.dumps(about, indent=1), "utf-8")
-        if out.exists():
-            out.rmdir()  # empty, as was checked
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _modules(base: Path, fresh: Path, settings: ModelSettings) -> None:
-    """What sentence-transformers reads: the base's own files, or those of a plain model with mean pooling."""
-    if (base / "modules.json").exists():
-        for module in json.loads((base / "modules.json").read_text("utf-8")):
-            inside = (base / module["path"]).resolve()
-            if module["path"] and inside.is_dir() and base.resolve() in inside.parents:
-                shutil.copytree(inside, fresh / module["path"], dirs_exist_ok=True)
-        return
-    kind = "sentence_transformers.models."
-    parts = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(parts.items())
-    ]
-    (fresh / "modules.json").write_text(json.dumps(modules), "utf-8")
-    width = json.loads((fresh / "config.json").read_text("utf-8"))["hidden_size"]
-    for path in ("1_Pooling", "2_Normalize"):
-        (fresh / path).mkdir()
-    pooling = {"word_embedding_dimension": width, f"pooling_mode_{settings.pooling}_tokens": True}
-    (fresh / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")

@@ -4,7 +4,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mecold.encode.encoder import TextEncoder
@@ -55,12 +54,15 @@ class MecoldTuned:
         if not isinstance(base, TextEncoder):
             raise EncoderError("mecold-tuned needs a TextEncoder to start from; the data set has precomputed vectors.")
         data = training.dataset
-        shop = Shop(data.catalog, data.items, training.log, np.unique(training.log.items))
+        shop = Shop(data.catalog, data.items, training.log)
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "encoder"
             train_on(
                 shop, base.folder, out, {name: TASKS[name] for name in WITH_LOG}, self._config, seed=training.seed,
                 device=torch.device(training.device), recorder=Recorder(),
             )  # fmt: skip
-            encoder = TextEncoder(out, max_length=base.max_length, device=training.device, cache=None)
+            encoder = TextEncoder(
+                out, pooling=base.pooling, max_length=base.max_length, normalize=base.normalize, prompt=base.prompt,
+                device=training.device, cache=None,
+            )  # fmt: skip
             return Mecold().fit(replace(training, dataset=replace(data, encoder=encoder)))
