@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from mecold import DataWarning, EncoderError, InvalidDataError, TextEncoder
+from mecold import DataWarning, EncoderError, InvalidDataError, Recommender, TextEncoder
 from mecold.cli.main import app
 from mecold.data.catalog import Catalog
 from mecold.data.interactions import Interactions
@@ -229,7 +229,7 @@ def test_the_base_is_kept_where_training_gains_nothing(goods, base, tmp_path):
 
 def test_the_tower_gives_the_vectors_of_the_encoder(goods, base, tmp_path):
     texts = list(Catalog.read(goods.items).texts)
-    tower = Tower(Base.load(base, 2), texts, trained_layers=2, max_length=64, place=tmp_path, device=CPU)
+    tower = Tower(Base.load(base), texts, trained_layers=2, max_length=64, place=tmp_path, device=CPU)
     expected = TextEncoder(base, cache=None).encode(texts)
     np.testing.assert_allclose(tower.vectors(len(texts)).numpy(), expected, atol=2e-3)
     some = np.array([7, 3, 7, 250])
@@ -332,25 +332,42 @@ def test_a_step_that_runs_out_of_memory_goes_on_with_less(goods, base, tmp_path,
     assert found.score > found.base
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tasks": "togther"}, "no task 'togther'"),
-        ({"config": EncoderTraining(trained_layers=9)}, "has 3 layers"),
-    ],
-)
-def test_what_cannot_be_trained_is_named(goods, base, tmp_path, changes, message):
-    given = {"base": base, "config": QUICK, "out": tmp_path / "encoder"} | changes
-    with pytest.raises((InvalidDataError, EncoderError), match=message):
-        train_encoder(goods.items, goods.interactions, **given)
+def test_an_unknown_task_is_named(goods, base, tmp_path):
+    with pytest.raises(InvalidDataError, match="no task 'togther'"):
+        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, tasks="togther")
     assert not (tmp_path / "encoder").exists()
 
 
+def test_all_layers_of_a_small_model_learn(base, trained, goods, tmp_path):
+    config = EncoderTraining(steps=2, batch=16, trained_layers=9)
+    found = train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=base, config=config)
+    assert found.report.curve("loss/together")
+
+
+def test_a_damaged_checkpoint_is_named(goods, base, tmp_path):
+    class Killer:
+        def log(self, step, values):
+            if step == 20:
+                raise KeyboardInterrupt
+
+    given = {"out": tmp_path / "encoder", "base": base, "config": QUICK}
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(goods.items, goods.interactions, trackers=[Killer()], **given)
+    file = tmp_path / ".encoder.training" / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(EncoderError, match="is damaged"):
+        train_encoder(goods.items, goods.interactions, **given)
+
+
 def test_a_refused_call_does_not_stand_in_the_way_of_the_next(goods, base, tmp_path):
-    given = {"out": tmp_path / "encoder", "base": base, "tasks": "dropout"}
-    with pytest.raises(EncoderError, match="has 3 layers"):
-        train_encoder(goods.items, config=EncoderTraining(steps=2, batch=16, trained_layers=9), **given)
-    train_encoder(goods.items, config=EncoderTraining(steps=2, batch=16, trained_layers=2), **given)
+    from transformers import GPT2Config, GPT2Model
+
+    folder = tiny_bert(tmp_path / "gpt", ["a b"])
+    GPT2Model(GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2)).save_pretrained(folder)
+    given = {"out": tmp_path / "encoder", "tasks": "dropout", "config": EncoderTraining(steps=2, batch=16)}
+    with pytest.raises(EncoderError, match="not built like BERT"):
+        train_encoder(goods.items, base=folder, **given)
+    train_encoder(goods.items, base=base, **given)
 
 
 def test_lists_in_a_text_column_are_read(goods, base, tmp_path):
@@ -376,7 +393,7 @@ def test_layers_that_need_more_than_states_are_refused(goods, tmp_path):
         model.encoder.relative_attention_bias.weight.normal_(std=5.0)
     model.save_pretrained(folder)
     with pytest.raises(EncoderError, match="not built like BERT"):
-        Base.load(folder, 2)
+        Base.load(folder)
 
 
 def test_electra_with_narrow_words_can_learn(goods, tmp_path):
@@ -411,15 +428,6 @@ def test_a_folder_that_is_in_the_way_is_left_alone(goods, base, tmp_path):
     assert (tmp_path / "encoder" / "mine.txt").read_text() == "mine"
 
 
-def test_a_model_that_is_not_built_like_bert_is_refused(goods, tmp_path):
-    from transformers import GPT2Config, GPT2Model
-
-    folder = tiny_bert(tmp_path / "gpt", ["a b"])
-    GPT2Model(GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2)).save_pretrained(folder)
-    with pytest.raises(EncoderError, match="not built like BERT"):
-        train_encoder(goods.items, goods.interactions, out=tmp_path / "encoder", base=folder, config=QUICK)
-
-
 @pytest.mark.parametrize("setting", [{"steps": 0}, {"held_out": 1.0}, {"blends": ()}, {"temperature": 0.0}])
 def test_settings_that_cannot_be_used_are_named(setting):
     with pytest.raises(InvalidDataError, match=next(iter(setting))):
@@ -438,3 +446,18 @@ def test_the_command_line_trains_and_fit_reads_what_it_wrote(goods, base, tmp_pa
     assert json.loads(ran.stdout.splitlines()[-1])["tasks"] == ["together"]
     ran = CliRunner().invoke(app, ["fit", *files, "--encoder", out, "--out", str(tmp_path / "model"), "--json"])
     assert ran.exit_code == 0, ran.output
+    both = [
+        "--encoder",
+        str(base),
+        "--tune-encoder",
+        str(tmp_path / "tuned"),
+        "--out",
+        str(tmp_path / "model2"),
+        "--json",
+    ]
+    ran = CliRunner().invoke(app, ["fit", *files, *both])
+    assert ran.exit_code == 0, ran.output
+    mine = TextEncoder(tmp_path / "tuned", cache=None)
+    assert Recommender.load(tmp_path / "model2", encoder=mine).info()["encoder"] == mine.fingerprint
+    ran = CliRunner().invoke(app, ["fit", *files, "--tune-encoder", out, "--out", out, "--json"])
+    assert ran.exit_code == 1

@@ -35,11 +35,11 @@ class Base:
 
     @classmethod
     @torch.no_grad()
-    def load(cls, folder: Path, trained_layers: int) -> "Base":
+    def load(cls, folder: Path) -> "Base":
         """Load and check.
 
         Raises:
-            EncoderError: if the model is not built like BERT, or has too few layers.
+            EncoderError: if the model is not built like BERT.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a folder without a pooler gets a random one, which nobody reads
@@ -49,10 +49,6 @@ class Base:
                 f"The model in '{folder}' ({type(found.model).__name__}) is not built like BERT: it is more than embeddings and "
                 "layers on top of one another. BERT, RoBERTa, XLM-RoBERTa, ELECTRA and their kin can learn; this one can still "
                 "encode: TextEncoder."
-            )
-        if trained_layers > len(found.layers):
-            raise EncoderError(
-                f"EncoderTraining.trained_layers={trained_layers}, but the model in '{folder}' has {len(found.layers)} layers."
             )
         return found
 

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mecold.errors import EncoderError
+
 NAME = "checkpoint.safetensors"
 
 
@@ -42,7 +44,11 @@ def save(place: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None
 
 
 def load(place: Path) -> tuple[Progress, dict[str, Tensor]] | None:
-    """The checkpoint; None where there is none that can be read."""
+    """The checkpoint; None where there is none.
+
+    Raises:
+        EncoderError: if it cannot be read.
+    """
     path = place / NAME
     if not path.exists():
         return None
@@ -50,8 +56,8 @@ def load(place: Path) -> tuple[Progress, dict[str, Tensor]] | None:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
             return Progress(**json.loads(file.metadata()["progress"])), {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError):
-        return None
+    except (SafetensorError, ValueError) as error:
+        raise EncoderError(f"The checkpoint '{path}' is damaged: {error}. Delete '{place}' to begin anew.") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

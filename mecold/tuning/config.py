@@ -11,7 +11,8 @@ class EncoderTraining:
 
     Args:
         steps: most steps of the optimiser; training stops earlier where held-out items no longer gain.
-        trained_layers: how many of the topmost layers learn. The states below them are computed once and lie on disk.
+        trained_layers: how many of the topmost layers learn; all of a model that has fewer. The states below them are computed
+            once and lie on disk.
         learning_rate: of AdamW, after a warm-up of ten steps; it falls to 0 over the steps.
         temperature: divides cosines in the contrastive losses.
         batch: most items of a step; at least 8.

@@ -309,9 +309,9 @@ def _numbers(ground: Ground, *columns: np.ndarray | None) -> Lesson | None:
 
 def usage(ground: Ground) -> Lesson | None:
     """How an item is used: how many users took it, on a log scale, and its price where there is a column."""
-    if ground.liked is None:
+    if (liked := ground.liked) is None:
         return None
-    counts = np.log1p(np.bincount(ground.liked.items, minlength=len(ground.texts)))
+    counts = np.log1p(np.bincount(liked.items, minlength=len(ground.texts)))
     price = None
     if "price" in ground.columns.columns and ground.columns["price"].dtype.is_numeric():
         price = ground.columns["price"].cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -53,17 +53,10 @@ def run(
     optimiser: torch.optim.Optimizer = torch.optim.AdamW(
         [*tower.top.parameters(), *heads.parameters()], lr=config.learning_rate
     )
-    best = tower.weights()
-    found = load(place)
-    if found is None:
-        progress = Progress(0, first, 0, [], config.batch_tokens)
-    else:
+    best, progress = tower.weights(), Progress(0, first, tokens=config.batch_tokens)
+    if found := load(place):
         progress, tensors = found
-        part = {kind: _under(tensors, kind) for kind in ("top", "best", "head", "adam")}
-        tower.put(part["top"])
-        heads.load_state_dict(part["head"])
-        put_optimiser(optimiser, part["adam"])
-        best = part["best"]
+        best = _put(tensors, tower, heads, optimiser)
         recorder.note(f"Went on from step {progress.step} of an earlier run.")
     recorder.report.events[:] = progress.events
     tower.top.train()
@@ -123,5 +116,13 @@ def _step(
     return float(loss.detach())
 
 
-def _under(tensors: Weights, kind: str) -> Weights:
-    return {key.removeprefix(f"{kind}/"): one for key, one in tensors.items() if key.startswith(f"{kind}/")}
+def _put(tensors: Weights, tower: Tower, heads: nn.Module, optimiser: torch.optim.Optimizer) -> Weights:
+    """Give a checkpoint's tensors back to whom they are of; returns the best weights so far."""
+    part: dict[str, Weights] = {"top": {}, "best": {}, "head": {}, "adam": {}}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        part[kind][name] = value
+    tower.put(part["top"])
+    heads.load_state_dict(part["head"])
+    put_optimiser(optimiser, part["adam"])
+    return part["best"]

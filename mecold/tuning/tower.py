@@ -26,7 +26,7 @@ class Tower(nn.Module):
     Args:
         base: the model to start from; it is trained in place.
         texts: the texts that training will read.
-        trained_layers: how many layers learn.
+        trained_layers: how many layers learn; all of a model that has fewer.
         max_length: tokens of a text that are read.
         place: folder for the states, two bytes a number; those of an earlier run with the same texts are used again.
         device: where to compute.
@@ -39,7 +39,7 @@ class Tower(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.model = base.model.to(device).requires_grad_(False)
-        below = len(base.layers) - trained_layers
+        below = max(0, len(base.layers) - trained_layers)
         self.top = base.layers[below:].requires_grad_(True)
         self.settings, self.device = base.settings, device
         tokens = base.tokens(texts, max_length)

@@ -188,7 +188,7 @@ def train_on(
     rows, texts = shop.readable, list(shop.catalog.texts)
     if len(rows) < LEAST_ITEMS:
         raise InvalidDataError(f"{len(rows):,} items have a text and can be learned from; it takes {LEAST_ITEMS}.")
-    base = Base.load(folder, config.trained_layers)
+    base = Base.load(folder)
     held = HeldOut.draw(rows, texts, shop.log, config.held_out, np.random.default_rng(seed))
     ground = shop.ground(held, base.width, config)
     with torch.random.fork_rng(devices=[]):
@@ -198,16 +198,9 @@ def train_on(
     if judge is None:
         recorder.note("Too little is held out to judge by: all steps were done, and the last weights kept.")
     every, of = _placed([*texts, *extra], {name: lesson.texts for name, lesson in lessons.items()})
-    about = [
-        __version__,
-        weights_hash(folder),
-        words_hash(folder),
-        asdict(base.settings),
-        asdict(config),
-        list(tasks),
-        seed,
-    ]
-    place = workspace(out, [*about, every, *shop.identity()])
+    weights = weights_hash(folder)
+    of_base = [weights, words_hash(folder), asdict(base.settings)]
+    place = workspace(out, [__version__, *of_base, asdict(config), list(tasks), seed, every, *shop.identity()])
     tower = Tower(
         base, every, trained_layers=config.trained_layers, max_length=config.max_length, place=place, device=device,
         progress=recorder.progress,
@@ -225,7 +218,7 @@ def train_on(
     measure = "" if judge is None else judge.name
     found = TrainedEncoder(out, tuple(lessons), weight, measure, first, score, recorder.report)
     record = {
-        "mecold": __version__, "base": weights_hash(folder), "tasks": found.tasks, "weight": weight, "measure": measure,
+        "mecold": __version__, "base": weights, "tasks": found.tasks, "weight": weight, "measure": measure,
         "base_score": first, "score": score, "step": progress.best_step, "config": asdict(config),
         "notes": recorder.report.notes,
     }  # fmt: skip
