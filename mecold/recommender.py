@@ -21,6 +21,7 @@ from mecold.data.histories import Histories
 from mecold.data.history import read_history
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.encode.encoder import Encoder
+from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError
 from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
@@ -101,7 +102,8 @@ class Recommender(Stock):
         recorder = Recorder(trackers=trackers, progress=self.progress)
         log, known = self._known_in(log, attributes)
         found = fit(
-            log, catalog, vectors, self.config, factors=factors, groups=known.sizes, rng=self._rng, recorder=recorder
+            log, catalog, vectors, self.config, factors=factors, groups=known.sizes,
+            taught=taught_by(self._known_encoder(), catalog.texts), rng=self._rng, recorder=recorder,
         )  # fmt: skip
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known)

@@ -10,15 +10,11 @@ from mecold.data.catalog import TextTemplate
 from mecold.data.frames import as_said, read_frame
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.tuning.config import EncoderTraining
+from mecold.tuning.export import Precision, export_encoder
 from mecold.tuning.lessons import TASKS
 from mecold.tuning.train import train_encoder
 
-app = typer.Typer(help="Train the text encoder on a shop's own texts and log.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `train` a command of its own."""
+app = typer.Typer(help="Train the text encoder on a shop's own texts and log; export it.", no_args_is_help=True)
 
 
 @app.command()
@@ -66,5 +62,27 @@ def train(
             "encoder": str(out), "tasks": list(found.tasks), "weight": found.weight, "measure": found.measure,
             "base": round(found.base, 4), "score": round(found.score, 4), "seconds": round(found.report.seconds, 1),
             "notes": found.report.notes,
+        }  # fmt: skip
+        show_values(answer, json_, f"Encoder written to {out}")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    encoder: Annotated[str, typer.Option(help="Hub name or local folder of the model.")] = DEFAULT_MODEL,
+    precision: Annotated[
+        Precision, typer.Option(help="int8: faster and smaller, nearly the same; fp32: the same.")
+    ] = "int8",
+    json_: AsJson = False,
+) -> None:
+    """Write an encoder as an ONNX graph, for machines without a GPU.
+
+    Example: mecold encoder export --encoder encoder/ --out encoder-int8/
+    """
+    with explained():
+        found = export_encoder(encoder, out=out, precision=precision)
+        answer = {
+            "encoder": str(out), "precision": found.precision, "megabytes": round(found.megabytes, 1),
+            "cosine": round(found.cosine, 4),
         }  # fmt: skip
         show_values(answer, json_, f"Encoder written to {out}")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +22,8 @@ from mecold.data.frames import FrameLike, read_frame
 from mecold.devices import device_of
 from mecold.encode.cache import VectorCache, default_cache_folder
 from mecold.encode.model_folder import DEFAULT_MODEL, Pooling, find_model, read_settings, weights_hash, words_hash
+from mecold.encode.onnx import ONNX, OnnxModel
+from mecold.encode.taught import read_taught, taught_among
 from mecold.encode.unread import unread_texts
 from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
 
@@ -139,7 +141,7 @@ class TextEncoder:
     ) -> None:
         self.folder = folder = find_model(str(model))
         weights = weights_hash(folder)
-        own = read_settings(folder)
+        own, self._taught = read_settings(folder), read_taught(folder)
         self.device = device_of(device)
         dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self._tokenizer, self._model = load_model(folder, dtype)
@@ -193,6 +195,10 @@ class TextEncoder:
         """Places of the texts that the model cannot read: most of their words are unknown to its tokenizer."""
         return unread_texts(self._tokenizer, [text[: 16 * self.max_length] for text in texts])
 
+    def taught(self, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
+        """True for texts that the model was trained on by `mecold.train_encoder`."""
+        return taught_among(self._taught, texts)
+
     def _do_without_cache(self, place: str | Path, error: OSError) -> None:
         """Go on without the cache, and say so once."""
         self._cache = None
@@ -243,14 +249,18 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, A
     Raises:
         EncoderError: if they cannot be loaded.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     quiet: Callable[[], None] = logging.disable_progress_bar
     quiet()
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
+        model: Any
+        if not any(folder.glob("*.safetensors")) and (folder / ONNX).is_file():
+            model = OnnxModel(folder, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        else:
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
     except (OSError, ValueError) as error:
         raise EncoderError(f"Cannot load the model in '{folder}': {error}") from error
     if tokenizer.pad_token is None:  # decoder-only models; what is padded is masked, so any token will do

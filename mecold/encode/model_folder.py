@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from mecold.encode.onnx import ONNX
 from mecold.errors import EncoderError, few
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -67,8 +68,8 @@ def words_hash(folder: Path) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 over the safetensors files of a model folder."""
-    files = sorted(folder.glob("*.safetensors"))
+    """sha256 over the safetensors files of a model folder, or over its ONNX graph where it has none."""
+    files = sorted(folder.glob("*.safetensors")) or sorted((folder / ONNX).parent.glob("*"))
     if not files:
         raise EncoderError(
             f"'{folder}' holds no *.safetensors weights. Other formats can run code when they are read and are refused; "

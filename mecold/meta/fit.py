@@ -56,6 +56,7 @@ def fit(
     *,
     factors: ItemFactors | None = None,
     groups: tuple[int, ...] = (),
+    taught: Bool[np.ndarray, " items"] | None = None,
     rng: np.random.Generator,
     recorder: Recorder | None = None,
 ) -> FitResult:
@@ -68,6 +69,7 @@ def fit(
         config: settings.
         factors: a host's factors, in place of the symmetric channel.
         groups: number of groups of each attribute, where `log.groups` says who belongs to which.
+        taught: True for items that the encoder was trained on; None: it was trained on none.
         rng: all randomness.
         recorder: takes curves and notes.
 
@@ -76,16 +78,17 @@ def fit(
     """
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
         own = vectors.clone() if vectors.is_inference() else vectors
-        return _fit(log, catalog, own, config, factors, groups, rng, recorder or Recorder())
+        return _fit(log, catalog, own, config, factors, groups, taught, rng, recorder or Recorder())
 
 
 def _fit(
     log: Interactions, catalog: Catalog, vectors: Float[Tensor, "items text_dim"], config: MetaConfig,
-    factors: ItemFactors | None, groups: tuple[int, ...], rng: np.random.Generator, recorder: Recorder,
+    factors: ItemFactors | None, groups: tuple[int, ...], taught: Bool[np.ndarray, " items"] | None,
+    rng: np.random.Generator, recorder: Recorder,
 ) -> FitResult:  # fmt: skip
     recorder.report.notes += [*catalog.notes, *log.notes]
-    if unread := log.unread_ratings(config.liked_from):
-        recorder.note(unread)
+    if ignored := log.unread_ratings(config.liked_from):
+        recorder.note(ignored)
     labels = log.labels_from(config.liked_from)
     eligible = _eligible(log, labels, config, factors, recorder)
     sides = None if factors is None else factors.sides(catalog)
@@ -102,7 +105,7 @@ def _fit(
         head = replace(head, gains=gains)
         values["cold/demand"] = _demand(log.where((labels > 0) & log.goal), catalog.size)
         most = config.training.new_item_share * values["cold/demand"]
-        basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng)
+        basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng, taught=taught)
         if log.again is not None:
             again, of_old = learn_again(
                 head, views.folds, views.fold_of, log.again, config.training.query, last=log.kinds is not None, rng=rng

@@ -104,6 +104,7 @@ def calibrate_newcomers(
     *,
     most: float,
     rng: np.random.Generator,
+    taught: Bool[np.ndarray, " items"] | None = None,
     limit: int = 6000,
 ) -> tuple[Basis, PreferenceHead, dict[str, float]]:
     """Gains of new items for the basis, and the head's bonus for being new.
@@ -114,6 +115,8 @@ def calibrate_newcomers(
         lessons: cross-fitted spaces, users, and settings.
         most: see `bonus_of`.
         rng: draws the new items, and the users.
+        taught: True for items that the encoder was trained on. It knows them better than it will know a new one, so new ones
+            are drawn among the others, where there are any. None: it was trained on none.
         limit: most users; for the gains fewer where the catalogue is large.
 
     Returns:
@@ -121,13 +124,16 @@ def calibrate_newcomers(
         the first ten of all. All as they were where fewer than 100 users liked a new item.
     """
     spaces = lessons.spaces
-    share = min(SHARE, MOST_NEW / len(spaces[0]))
+    share, may = min(SHARE, MOST_NEW / len(spaces[0])), np.ones(len(spaces[0]), bool)
+    if taught is not None and not taught.all():
+        may = ~taught
+        share = min(1.0, share / may.mean())
     rehearsals = []
     for space, pool in zip(spaces, lessons.everyone, strict=True):
         text = space.text.item
         mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(spaces)]
         for draw in range(DRAWS):
-            new = torch.from_numpy(rng.random(len(space)) < share).to(space.device) & (space.counts > 0)
+            new = torch.from_numpy(may & (rng.random(len(space)) < share)).to(space.device) & (space.counts > 0)
             some = lessons.users.take(torch.from_numpy(mixed[draw::DRAWS]))
             rehearsals.append(Rehearsal(space, new, some, lookalikes_of(text, new | (space.counts == 0))))
     gain, values = _new_gain(basis, head, rehearsals, rng)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mecold.encode.encoder import load_model, longest_text
 from mecold.encode.model_folder import ModelSettings, read_settings
+from mecold.encode.onnx import OnnxModel
 from mecold.errors import EncoderError
 
 _PROBE = ["a red pen", "a green notebook with a hard cover, two hundred pages"]
@@ -44,6 +45,10 @@ class Base:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a folder without a pooler gets a random one, which nobody reads
             found = cls(folder, *load_model(folder), read_settings(folder))
+        if isinstance(found.model, OnnxModel):
+            raise EncoderError(
+                f"'{folder}' holds an ONNX graph, which cannot learn; train the model that it was made of."
+            )
         if not found._like_bert():
             raise EncoderError(
                 f"The model in '{folder}' ({type(found.model).__name__}) is not built like BERT: it is more than embeddings and "

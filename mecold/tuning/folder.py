@@ -4,10 +4,11 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mecold.encode.taught import write_taught
 from mecold.errors import EncoderError
 from mecold.tuning.base import Base
 
@@ -50,24 +51,42 @@ def workspace(out: Path, about: object) -> Path:
     return place
 
 
-def write_encoder(base: Base, out: Path, record: Mapping[str, Any]) -> None:
+def write_encoder(base: Base, out: Path, record: Mapping[str, Any], taught: Sequence[str]) -> None:
     """Write the model beside, then move it to where it belongs.
 
     Args:
         base: the model, as trained.
         out: does not exist, or is empty.
         record: what `mecold_training.json` says.
+        taught: item texts that it was trained on.
+    """
+
+    def put(fresh: Path) -> None:
+        base.model.save_pretrained(fresh)
+        write_taught(fresh, taught)
+        (fresh / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+
+    write_folder(base.folder, out, put)
+
+
+def write_folder(like: Path, out: Path, put: Callable[[Path], None]) -> None:
+    """Write a model folder beside, then move it to where it belongs.
+
+    Args:
+        like: the folder whose tokenizer, prompts and pooling it shares.
+        out: does not exist, or is empty.
+        put: writes configuration and weights into a folder, and whatever else is not as in `like`.
     """
     for stale in out.parent.glob(f".{out.name}.new-*"):
         shutil.rmtree(stale, ignore_errors=True)
     fresh = out.with_name(f".{out.name}.new-{uuid.uuid4().hex[:8]}")
     try:
-        base.model.save_pretrained(fresh)
-        for file in base.folder.iterdir():  # tokenizer, prompts, pooling: as they are
+        fresh.mkdir(parents=True)
+        put(fresh)
+        for file in like.iterdir():
             if file.is_file() and not file.name.endswith(_WEIGHTS) and not (fresh / file.name).exists():
                 shutil.copyfile(file, fresh / file.name)
-        _modules(base, fresh)
-        (fresh / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+        _modules(like, fresh)
         if out.exists():
             out.rmdir()  # empty, as was checked
         fresh.rename(out)
@@ -82,12 +101,12 @@ def clear(place: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _modules(base: Base, fresh: Path) -> None:
+def _modules(like: Path, fresh: Path) -> None:
     """What sentence-transformers reads: the base's own files, or those of a plain model."""
     if (fresh / "modules.json").exists():
         for module in json.loads((fresh / "modules.json").read_text("utf-8")):
-            inside = (base.folder / module["path"]).resolve()
-            if module["path"] and inside.is_dir() and base.folder.resolve() in inside.parents:
+            inside = (like / module["path"]).resolve()
+            if module["path"] and inside.is_dir() and like.resolve() in inside.parents:
                 shutil.copytree(inside, fresh / module["path"], dirs_exist_ok=True)
         return
     parts = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
@@ -98,5 +117,6 @@ def _modules(base: Base, fresh: Path) -> None:
     (fresh / "modules.json").write_text(json.dumps(modules), "utf-8")
     for path in ("1_Pooling", "2_Normalize"):
         (fresh / path).mkdir()
-    pooling = {"word_embedding_dimension": base.width, "pooling_mode_mean_tokens": True}
+    width = json.loads((fresh / "config.json").read_text("utf-8"))["hidden_size"]
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
     (fresh / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")

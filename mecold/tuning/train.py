@@ -222,7 +222,7 @@ def train_on(
         "base_score": first, "score": score, "step": progress.best_step, "config": asdict(config),
         "notes": recorder.report.notes,
     }  # fmt: skip
-    write_encoder(base, out, record)
+    write_encoder(base, out, record, [text for text in ground.texts if text] if weight else [])
     clear(place)
     return found
 

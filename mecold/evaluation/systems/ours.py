@@ -9,6 +9,7 @@ import polars as pl
 import torch
 
 from mecold.data.attributes import Attributes, Encode
+from mecold.encode.taught import taught_by
 from mecold.evaluation.systems.base import TOLD, Kind, Supports, Training, padded
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
@@ -83,7 +84,8 @@ class Mecold:
             log = replace(log, groups=known.groups(training.attributes, training.dataset.encode))
         found = fit(
             log, training.dataset.catalog, vectors.to(training.device), config,
-            groups=known.sizes, rng=np.random.default_rng(training.seed),
+            groups=known.sizes, taught=taught_by(training.dataset.encoder, training.dataset.catalog.texts),
+            rng=np.random.default_rng(training.seed),
         )  # fmt: skip
         model = Model(found.basis, found.head, encoder="", axes="", log="", events=log.events, attributes=known)
         return FittedMecold(model, Shelf.of(training.dataset.catalog, found.space, "exact"), training.dataset.encode)
