@@ -55,6 +55,9 @@ class Base:
                 "layers on top of one another. BERT, RoBERTa, XLM-RoBERTa, ELECTRA and their kin can learn; this one can still "
                 "encode: TextEncoder."
             )
+        for name, module in found.model.named_modules():
+            if name.endswith("attention.self.dropout"):  # with it, attention takes a path that keeps every pair of tokens
+                module.p = 0.0
         return found
 
     @property

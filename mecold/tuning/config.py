@@ -30,7 +30,7 @@ class EncoderTraining:
     """
 
     steps: int = 150
-    trained_layers: int = 4
+    trained_layers: int = 6
     learning_rate: float = 2e-4
     temperature: float = 0.05
     batch: int = 512
