@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from mecold.choice import choose_encoder
 from mecold.cli.catalogue import hide, show, sync
 from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
@@ -18,9 +19,10 @@ from mecold.cli.lists import ModelFolder, recommend, similar
 from mecold.cli.terminal import AsJson, Files, Renames, Types, escaped, explained, show_values
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.encode.encoder import TextEncoder
+from mecold.encode.beside import SideBySide
+from mecold.encode.encoder import Encoder, TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
-from mecold.errors import InvalidDataError
+from mecold.errors import InvalidDataError, few
 from mecold.meta.config import MetaConfig
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
@@ -72,7 +74,9 @@ def fit(
     ],
     items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
-    encoder: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
+    encoder: Annotated[
+        list[str], typer.Option(help="Hub name or local folder of a BERT-like model; several stand side by side.")
+    ] = [DEFAULT_MODEL],  # noqa: B006
     tune_encoder: Annotated[
         Path | None, typer.Option(help="First train the encoder on these files, and write it to this folder.")
     ] = None,
@@ -99,25 +103,37 @@ def fit(
         files = Files(interactions, items, column, type_, template)
         files.check()
         check_target(out)
+        if tune_encoder is not None and len(encoder) > 1:
+            raise InvalidDataError(f"--tune-encoder starts from one encoder; --encoder names {few(encoder)}.")
         if tune_encoder is not None and tune_encoder.absolute() == out.absolute():
             raise InvalidDataError(f"--out and --tune-encoder both name '{out}'; give each a folder of its own.")
         log, shop = files.read()
+        config = MetaConfig(liked_from=liked_from, predict=tuple(predict))
+        parts = [TextEncoder(one, device=device) for one in encoder]
+        taken: Encoder = parts[0] if len(parts) == 1 else SideBySide(*parts)
+        choice = None
         if tune_encoder is not None:
-            train_encoder(
-                shop, log, out=tune_encoder, base=encoder, template=template, on_unknown=on_unknown, liked_from=liked_from,
-                predict=predict, rng=seed, device=device, progress=not json_,
+            trained = train_encoder(
+                shop, log, out=tune_encoder, base=encoder[0], template=template, on_unknown=on_unknown,
+                liked_from=liked_from, predict=predict, rng=seed, device=device, progress=not json_,
             )  # fmt: skip
-            encoder = str(tune_encoder)
+            if trained.weight:  # else it is the base
+                own = TextEncoder(tune_encoder, device=device)
+                candidates = {"base": taken, "trained": own, "both": SideBySide(taken, own)}
+                choice = choose_encoder(
+                    candidates, log, shop, config=config, template=template, on_unknown=on_unknown, rng=seed, device=device,
+                    progress=not json_,
+                )  # fmt: skip
+                taken = candidates[choice.name]
         recommender = Recommender(
-            TextEncoder(encoder, device=device), template=template,
-            config=MetaConfig(liked_from=liked_from, predict=tuple(predict)), index=index,
-            device=device, rng=seed, progress=not json_,
-        )  # fmt: skip
+            taken, template=template, config=config, index=index, device=device, rng=seed, progress=not json_
+        )
         report = recommender.fit_meta(log, shop, attributes=attributes, on_unknown=on_unknown)
         recommender.save(out)
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
         answer = {
             "model": str(out),
+            **({} if choice is None else {"encoder_choice": choice.told()}),
             "seconds": round(report.seconds, 1),
             "held_out_ndcg@10": held_out,
             **recommender.info(),

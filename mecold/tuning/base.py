@@ -56,7 +56,9 @@ class Base:
                 "encode: TextEncoder."
             )
         for name, module in found.model.named_modules():
-            if name.endswith("attention.self.dropout"):  # with it, attention takes a path that keeps every pair of tokens
+            if name.endswith(
+                "attention.self.dropout"
+            ):  # with it, attention takes a path that keeps every pair of tokens
                 module.p = 0.0
         return found
 

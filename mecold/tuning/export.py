@@ -43,9 +43,7 @@ class ExportedEncoder:
     cosine: float
 
 
-def export_encoder(
-    encoder: str | Path = DEFAULT_MODEL, *, out: str | Path, precision: str = "int8"
-) -> ExportedEncoder:
+def export_encoder(encoder: str | Path = DEFAULT_MODEL, *, out: str | Path, precision: str = "int8") -> ExportedEncoder:
     """Write an encoder as a folder with `onnx/model.onnx`, which `TextEncoder(out)` reads.
 
     With `int8`, weights are whole numbers of eight bits, a scale for each row; states are rounded as they come, a scale for each

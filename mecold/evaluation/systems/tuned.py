@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 
-from mecold.encode.encoder import TextEncoder
+from mecold.encode.beside import SideBySide
+from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError
 from mecold.evaluation.systems.base import Kind, Training
 from mecold.evaluation.systems.ours import FittedMecold, Mecold
+from mecold.meta.choice import best_of
+from mecold.meta.config import MetaConfig
 from mecold.report import Recorder
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.lessons import TASKS
@@ -45,7 +48,7 @@ class MecoldTuned:
         return EncoderTraining(steps=self.steps, trained_layers=self.layers)
 
     def fit(self, training: Training) -> FittedMecold:
-        """Train the encoder on the training log alone, then meta-learn.
+        """Train the encoder on the training log alone, choose between it, its base and both, then meta-learn.
 
         Raises:
             EncoderError: if the data set's texts are not read by a `TextEncoder`: there is no base to start from.
@@ -57,7 +60,7 @@ class MecoldTuned:
         shop = Shop(data.catalog, data.items, training.log)
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "encoder"
-            train_on(
+            trained = train_on(
                 shop, base.folder, out, {name: TASKS[name] for name in WITH_LOG}, self._config, seed=training.seed,
                 device=torch.device(training.device), recorder=Recorder(),
             )  # fmt: skip
@@ -65,4 +68,13 @@ class MecoldTuned:
                 out, pooling=base.pooling, max_length=base.max_length, normalize=base.normalize, prompt=base.prompt,
                 device=training.device, cache=None,
             )  # fmt: skip
-            return Mecold().fit(replace(training, dataset=replace(data, encoder=encoder)))
+            if not trained.weight:
+                return Mecold().fit(training)
+            candidates: dict[str, Encoder] = {"frozen": base, "trained": encoder, "both": SideBySide(base, encoder)}
+            texts, own = data.catalog.texts, MetaConfig()
+            vectors = {
+                name: torch.from_numpy(encode_or_zero(one, texts)).to(training.device)
+                for name, one in candidates.items()
+            }
+            choice = best_of(vectors, training.log, data.catalog, own, taught=encoder.taught(texts), seed=training.seed)
+            return Mecold().fit(replace(training, dataset=replace(data, encoder=candidates[choice.name])))

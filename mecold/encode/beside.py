@@ -1,0 +1,49 @@
+"""Several encoders as one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from mecold.encode.encoder import Encoder
+from mecold.encode.taught import taught_by
+from mecold.errors import InvalidDataError
+
+
+class SideBySide:
+    """Encoders whose vectors stand side by side: two texts are as near as their vectors are on the average of the encoders.
+
+    A trained encoder beside its base knows what the shop's users do with words, and forgets nothing that the base knew. It costs
+    a reading of each text by every encoder, and vectors as wide as all together.
+
+    Args:
+        parts: two encoders or more.
+
+    Raises:
+        InvalidDataError: if there are fewer.
+    """
+
+    def __init__(self, *parts: Encoder) -> None:
+        if len(parts) < 2:
+            raise InvalidDataError(f"SideBySide takes two encoders or more; it got {len(parts)}.")
+        self.parts = parts
+
+    @property
+    def fingerprint(self) -> str:
+        """Those of the parts, in order."""
+        return " beside ".join(part.fingerprint for part in self.parts)
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
+        """One row per text: each encoder's vector, scaled to length 1, behind the one before."""
+        found = [part.encode(texts, progress=progress) for part in self.parts]
+        return np.concatenate([one / np.linalg.norm(one, axis=1, keepdims=True).clip(1e-12) for one in found], axis=1)
+
+    def taught(self, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
+        """True for texts that any of the encoders was trained on."""
+        known: Bool[np.ndarray, " texts"] = np.any([taught_by(part, texts) for part in self.parts], axis=0)
+        return known
+
+    def unread(self, texts: Sequence[str]) -> list[int]:
+        """Places of the texts that none of the encoders can read, as far as they can tell."""
+        told = [set(part.unread(texts)) if hasattr(part, "unread") else set() for part in self.parts]
+        return sorted(set.intersection(*told))
