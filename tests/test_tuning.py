@@ -14,6 +14,7 @@ from mecold import DataWarning, EncoderError, InvalidDataError, Recommender, Tex
 from mecold.cli.main import app
 from mecold.data.catalog import Catalog
 from mecold.data.interactions import Interactions
+from mecold.encode.beside import SideBySide
 from mecold.encode.taught import TAUGHT
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
@@ -497,7 +498,18 @@ def test_the_command_line_trains_and_fit_reads_what_it_wrote(goods, base, tmp_pa
     ]
     ran = CliRunner().invoke(app, ["fit", *files, *both])
     assert ran.exit_code == 0, ran.output
-    mine = TextEncoder(tmp_path / "tuned", cache=None)
-    assert Recommender.load(tmp_path / "model2", encoder=mine).info()["encoder"] == mine.fingerprint
+    answer = json.loads(ran.stdout.splitlines()[-1])
+    first, mine = TextEncoder(base, cache=None), TextEncoder(tmp_path / "tuned", cache=None)
+    candidates = {"base": first, "trained": mine, "both": SideBySide(first, mine)}
+    taken = candidates[answer["encoder_choice"].removeprefix("Texts: ").partition(".")[0]]
+    assert answer["encoder"] == taken.fingerprint
+    assert Recommender.load(tmp_path / "model2", encoder=taken).info()["encoder"] == taken.fingerprint
+    two = ["--encoder", str(base), "--encoder", out, "--json"]
+    ran = CliRunner().invoke(app, ["fit", *files, *two, "--out", str(tmp_path / "model3")])
+    assert json.loads(ran.stdout.splitlines()[-1])["encoder"].count(" beside ") == 1
+    ran = CliRunner().invoke(
+        app, ["fit", *files, *two, "--out", str(tmp_path / "m"), "--tune-encoder", str(tmp_path / "t")]
+    )
+    assert ran.exit_code == 1 and "starts from one encoder" in " ".join(ran.output.split())
     ran = CliRunner().invoke(app, ["fit", *files, "--tune-encoder", out, "--out", out, "--json"])
     assert ran.exit_code == 1
