@@ -51,12 +51,14 @@ def choose_encoder(
         The choice; it takes one fit for each candidate.
 
     Raises:
-        InvalidDataError: if there is no candidate, or on frames that cannot be used.
+        InvalidDataError: if there is no candidate, without calibration, or on frames that cannot be used.
         EncoderError: if an encoder has no vector for a text.
     """
     if not candidates:
         raise InvalidDataError("candidates names no encoder.")
     config, where = config or MetaConfig(), device_of(device)
+    if not config.training.calibrate:
+        raise InvalidDataError("TrainConfig(calibrate=False) treats no item as new; there is nothing to choose by.")
     catalog = Catalog.read(items, template=template or TextTemplate(), columns=item_columns)
     log = Interactions.read(
         interactions, catalog, columns=interaction_columns, on_unknown=on_unknown,

@@ -211,24 +211,26 @@ class Stock:
     def _check_encoder(self, model: Model, shelf: Shelf) -> None:
         encoder = self._known_encoder()
         mine = encoder.fingerprint
-        if mine == model.encoder and isinstance(encoder, PrecomputedEncoder):
-            self._check_vectors(model, shelf, encoder)
+        parts: tuple[Encoder, ...] = getattr(encoder, "parts", (encoder,))
+        given = [part for part in parts if isinstance(part, PrecomputedEncoder)]
+        if mine == model.encoder and given:
+            self._check_vectors(model, shelf, encoder, given)
         if mine != model.encoder:
             raise EncoderError(
                 f"The model was fitted with the encoder {model.encoder!r}, this one is {mine!r}: their vectors do not "
                 "mix. Pass the encoder it was fitted with: Recommender.load(folder, encoder=...)."
             )
 
-    def _check_vectors(self, model: Model, shelf: Shelf, encoder: PrecomputedEncoder) -> None:
+    def _check_vectors(self, model: Model, shelf: Shelf, encoder: Encoder, given: list[PrecomputedEncoder]) -> None:
         """Refuse vectors of which some differ from those that the model was fitted with, by a sample of what both have."""
         live = np.flatnonzero(~shelf.catalog.gone)
         some = live[:: max(1, len(live) // _SAMPLE)].tolist()
-        rows = [row for row in some if shelf.catalog.text_of(row) in encoder.vectors]
+        rows = [row for row in some if all(shelf.catalog.text_of(row) in one.vectors for one in given)]
         made = torch.from_numpy(encoder.encode([shelf.catalog.text_of(row) for row in rows])).to(self._device)
         held = shelf.space.text_of(torch.tensor(rows, dtype=torch.long, device=self._device))
         if not torch.allclose(model.basis.text(made), held, atol=1e-3 * float(held.abs().max()) if rows else 1.0):
             raise EncoderError(
-                f"Texts of the catalogue have other vectors in the encoder {encoder.name!r} than they had in the fit: the two "
+                f"Texts of the catalogue have other vectors in the encoder {given[0].name!r} than they had in the fit: the two "
                 "do not mix. Pass the vectors it was fitted with, and new texts with vectors of the same origin."
             )
 

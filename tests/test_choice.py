@@ -7,11 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mecold import InvalidDataError, PrecomputedEncoder, Recommender, TrainConfig
+from mecold import EncoderError, InvalidDataError, PrecomputedEncoder, Recommender, TrainConfig
 from mecold.choice import choose_encoder
 from mecold.data.catalog import Catalog
 from mecold.encode.beside import SideBySide
+from mecold.encode.taught import taught_by
+from mecold.meta import fit as meta_fit
+from mecold.meta import newcomers
 from mecold.meta.choice import Choice, chosen
+from mecold.meta.train import train
 from mecold.shop import make_shop
 from tests.conftest import SMALL, word_vectors
 
@@ -137,3 +141,52 @@ def test_too_few_users_to_tell_leave_the_first(goods, words, noise):
     )
     choice = choose_encoder({"noise": noise, "words": words}, some, goods.items, config=QUICK, device="cpu")
     assert isinstance(choice, Choice) and choice.name == "noise" and math.isnan(choice.new_items["words"])
+
+
+def test_every_candidate_is_judged_on_the_same_items(goods, words, noise, monkeypatch):
+    """However long each was trained, and so however much chance it took."""
+    rehearsed = []
+
+    class Spy(newcomers.Rehearsal):
+        def __init__(self, known, new, users, alike):
+            rehearsed.append(new)
+            super().__init__(known, new, users, alike)
+
+    def longer(head, *args, rng, **settings):
+        rng.random(len(rehearsed))
+        return train(head, *args, rng=rng, **settings)
+
+    monkeypatch.setattr(newcomers, "Rehearsal", Spy)
+    monkeypatch.setattr(meta_fit, "train", longer)
+    choose_encoder({"noise": noise, "words": words}, goods.interactions, goods.items, config=QUICK, device="cpu")
+    first, second = rehearsed[: len(rehearsed) // 2], rehearsed[len(rehearsed) // 2 :]
+    assert len(first) == len(second) > 0
+    assert all((one == other).all() for one, other in zip(first, second, strict=True))
+
+
+def test_without_calibration_nothing_is_chosen(goods, words):
+    config = replace(SMALL, training=TrainConfig(calibrate=False))
+    with pytest.raises(InvalidDataError, match="nothing to choose by"):
+        choose_encoder({"words": words}, goods.interactions, goods.items, config=config)
+
+
+def test_an_encoder_that_tells_otherwise_is_refused(words):
+    odd = Taught(words)
+    for answer in ([1, 0], np.ones(3, bool)):
+        odd.taught = lambda texts, answer=answer: answer
+        with pytest.raises(EncoderError, match="must return a bool per text"):
+            taught_by(odd, ["a", "b"])
+
+
+def test_nested_encoders_are_others(words, noise):
+    nested, flat = SideBySide(words, SideBySide(noise, words)), SideBySide(words, noise, words)
+    assert nested.fingerprint != flat.fingerprint
+
+
+def test_other_vectors_under_the_same_name_are_refused_beside_an_encoder_too(goods, words, noise, tmp_path):
+    model = Recommender(SideBySide(words, noise), rng=0, device="cpu", config=QUICK)
+    model.fit_meta(goods.interactions, goods.items)
+    model.save(tmp_path / "model")
+    other = replace(noise, matrix=noise.matrix[::-1].copy())
+    with pytest.raises(EncoderError, match="have other vectors"):
+        Recommender.load(tmp_path / "model", encoder=SideBySide(words, other))

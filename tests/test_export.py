@@ -1,6 +1,8 @@
 """Encoders as ONNX graphs: the same vectors, or nearly; nothing is written that is wrong."""
 
 import json
+import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -104,3 +106,40 @@ def test_a_damaged_graph_is_named(exported, tmp_path):
     (broken / ONNX).write_bytes((exported["int8"].folder / ONNX).read_bytes()[:1000])
     with pytest.raises(EncoderError, match=r"Cannot load '.*model.onnx'"):
         TextEncoder(broken)
+
+
+def test_a_model_on_an_export_can_be_copied(base, exported):
+    encoder = TextEncoder(exported["int8"].folder, device="cpu", cache=None)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(encoder)).encode(TEXTS), encoder.encode(TEXTS))
+
+
+def test_wrong_numbers_are_no_likeness(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_cosine", lambda *_: float("nan"))
+    with pytest.raises(EncoderError, match="other vectors than the model"):
+        export_encoder(base, out=tmp_path / "out")
+
+
+def test_a_model_that_cannot_be_exported_is_named_with_the_reason(base, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("step 1 of 3") from ValueError("no such operator: twist")
+
+    monkeypatch.setattr(export, "_export", broken)
+    with pytest.raises(EncoderError, match=r"\(BertModel\) cannot be exported: no such operator: twist"):
+        export_encoder(base, out=tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_plain_folder_of_another_kind_is_exported(base, tmp_path):
+    from transformers import DistilBertConfig, DistilBertModel
+
+    shutil.copytree(base, tmp_path / "distil")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "distil" / name).unlink()
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    DistilBertModel(
+        DistilBertConfig(
+            vocab_size=vocabulary, dim=32, hidden_dim=64, n_layers=2, n_heads=2, max_position_embeddings=64
+        )
+    ).save_pretrained(tmp_path / "distil")
+    found = export_encoder(tmp_path / "distil", out=tmp_path / "out", precision="fp32")
+    np.testing.assert_allclose(vectors(found.folder), vectors(tmp_path / "distil"), atol=1e-5)

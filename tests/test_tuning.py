@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -18,8 +20,10 @@ from mecold.encode.beside import SideBySide
 from mecold.encode.taught import TAUGHT
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.run import evaluate
+from mecold.evaluation.systems import ours
 from mecold.evaluation.systems.tuned import MecoldTuned
 from mecold.meta import newcomers
+from mecold.meta.fit import fit
 from mecold.shop import make_shop
 from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
@@ -115,6 +119,29 @@ def test_a_trained_encoder_says_what_it_was_taught(trained, goods):
     wanted = np.isin(np.arange(shop.catalog.size), np.setdiff1d(shop.readable, held.items))
     assert 0 < len(held.items) < wanted.sum()
     assert taught.tolist() == [*wanted.tolist(), True, False]  # an empty text is no example of one not seen
+
+
+def test_what_a_base_was_taught_is_not_forgotten(goods, trained, tmp_path):
+    again = train_encoder(
+        goods.items, goods.interactions, out=tmp_path / "again", base=trained.folder, config=replace(QUICK, steps=1), rng=7
+    )  # fmt: skip
+    texts = list(Catalog.read(goods.items).texts)
+    before, after = (TextEncoder(one, cache=None).taught(texts) for one in (trained.folder, again.folder))
+    assert (after >= before).all() and before.any()
+    assert any("held out now" in note for note in again.report.notes)
+
+
+def test_an_evaluation_hears_what_the_encoder_was_taught(goods, trained, monkeypatch):
+    """Through a factory too, as the command line passes it."""
+    heard = []
+    monkeypatch.setattr(
+        ours, "fit", lambda *args, taught, **kw: heard.append(taught) or fit(*args, taught=taught, **kw)
+    )
+    data = Dataset.read(
+        goods.interactions, goods.items, name="goods", encoder=partial(TextEncoder, trained.folder, device="cpu")
+    )
+    evaluate("mecold", data, protocol="item", seeds=(0,))
+    assert heard[0].any() and not heard[0].all()
 
 
 def test_a_base_was_taught_nothing(base):

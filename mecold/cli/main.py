@@ -111,20 +111,21 @@ def fit(
         config = MetaConfig(liked_from=liked_from, predict=tuple(predict))
         parts = [TextEncoder(one, device=device) for one in encoder]
         taken: Encoder = parts[0] if len(parts) == 1 else SideBySide(*parts)
-        choice = None
+        choice = {}
         if tune_encoder is not None:
             trained = train_encoder(
                 shop, log, out=tune_encoder, base=encoder[0], template=template, on_unknown=on_unknown,
                 liked_from=liked_from, predict=predict, rng=seed, device=device, progress=not json_,
             )  # fmt: skip
-            if trained.weight:  # else it is the base
+            choice["encoder_choice"] = f"Texts: base. {trained.report.notes[-1]}"
+            if trained.weight:
                 own = TextEncoder(tune_encoder, device=device)
                 candidates = {"base": taken, "trained": own, "both": SideBySide(taken, own)}
-                choice = choose_encoder(
+                found = choose_encoder(
                     candidates, log, shop, config=config, template=template, on_unknown=on_unknown, rng=seed, device=device,
                     progress=not json_,
                 )  # fmt: skip
-                taken = candidates[choice.name]
+                taken, choice["encoder_choice"] = candidates[found.name], found.told()
         recommender = Recommender(
             taken, template=template, config=config, index=index, device=device, rng=seed, progress=not json_
         )
@@ -133,7 +134,7 @@ def fit(
         held_out = {k: dict(report.curve(f"held_out/ndcg@10/{k}")).get(report.best_step) for k in (0, 1, 3, 5, 10)}
         answer = {
             "model": str(out),
-            **({} if choice is None else {"encoder_choice": choice.told()}),
+            **choice,
             "seconds": round(report.seconds, 1),
             "held_out_ndcg@10": held_out,
             **recommender.info(),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from mecold.encode.encoder import Encoder
+from mecold.encode.encoder import Encoder, encode_or_zero
 from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError
 
@@ -31,11 +31,11 @@ class SideBySide:
     @property
     def fingerprint(self) -> str:
         """Those of the parts, in order."""
-        return " beside ".join(part.fingerprint for part in self.parts)
+        return " beside ".join(f"({part.fingerprint})" for part in self.parts)
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
         """One row per text: each encoder's vector, scaled to length 1, behind the one before."""
-        found = [part.encode(texts, progress=progress) for part in self.parts]
+        found = [encode_or_zero(part, texts, progress=progress) for part in self.parts]
         return np.concatenate([one / np.linalg.norm(one, axis=1, keepdims=True).clip(1e-12) for one in found], axis=1)
 
     def taught(self, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:

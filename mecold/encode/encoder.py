@@ -1,7 +1,7 @@
 """Texts to vectors: real BERT encoders, local and reproducible, with an on-disk cache.
 
 The only room that imports `transformers`, and lazily. It never runs code that lies in a model folder: weights are
-safetensors, `trust_remote_code` is off, and the bundled weights are read as data and checked against their sha256.
+safetensors or ONNX graphs, `trust_remote_code` is off, and the bundled weights are read as data and checked against their sha256.
 """
 
 import json

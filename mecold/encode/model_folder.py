@@ -69,10 +69,11 @@ def words_hash(folder: Path) -> str:
 
 def weights_hash(folder: Path) -> str:
     """sha256 over the safetensors files of a model folder, or over its ONNX graph where it has none."""
-    files = sorted(folder.glob("*.safetensors")) or sorted((folder / ONNX).parent.glob("*"))
+    files = sorted(folder.glob("*.safetensors")) or [one for one in [folder / ONNX] if one.is_file()]
     if not files:
         raise EncoderError(
-            f"'{folder}' holds no *.safetensors weights. Other formats can run code when they are read and are refused; "
+            f"'{folder}' holds no *.safetensors weights and no {ONNX.as_posix()}. "
+            "Other formats can run code when they are read and are refused; "
             "save the model again with `save_pretrained(..., safe_serialization=True)`."
         )
     digest = hashlib.sha256()

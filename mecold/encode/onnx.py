@@ -27,6 +27,7 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, config: Any) -> None:
+        self.folder, self.config = folder, config
         try:
             import onnxruntime
         except ImportError as error:
@@ -39,10 +40,15 @@ class OnnxModel:
         except Exception as error:  # it has a type of its own for each fault
             raise EncoderError(f"Cannot load '{folder / ONNX}': {error}") from error
         names = {one.name for one in self._session.get_inputs()}
-        if OUTPUT not in {one.name for one in self._session.get_outputs()} or not names >= set(INPUTS):
+        if OUTPUT not in {one.name for one in self._session.get_outputs()} or not (
+            {*INPUTS} <= names <= {*INPUTS, "token_type_ids"}
+        ):
             raise EncoderError(f"'{folder / ONNX}' does not go from {', '.join(INPUTS)} to {OUTPUT}.")
-        self.config = config
         self._types = "token_type_ids" in names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file again: sessions cannot be copied."""
+        return OnnxModel, (self.folder, self.config)
 
     def to(self, *_: Any) -> "OnnxModel":
         """Itself: there is nowhere else to go."""

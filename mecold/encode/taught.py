@@ -4,7 +4,7 @@ A trained encoder's folder lists a hash of each text; the texts themselves are n
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ def _hashes(texts: Sequence[str]) -> UInt64[np.ndarray, " texts"]:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def write_taught(folder: Path, texts: Sequence[str]) -> None:
-    """Leave word in a model folder of the texts that it was trained on."""
-    np.save(folder / TAUGHT, np.unique(_hashes(texts)))
+def write_taught(folder: Path, texts: Sequence[str], before: UInt64[np.ndarray, " some"]) -> None:
+    """Leave word in a model folder of the texts that it was trained on, now and before."""
+    np.save(folder / TAUGHT, np.union1d(_hashes(texts), before))
 
 
 def read_taught(folder: Path) -> UInt64[np.ndarray, " some"]:
@@ -52,6 +52,17 @@ def taught_among(hashes: UInt64[np.ndarray, " some"], texts: Sequence[str]) -> B
 
 
 def taught_by(encoder: object, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
-    """True for texts that an encoder was trained on; all False for encoders that do not say (a method `taught`)."""
-    taught: Callable[[Sequence[str]], Bool[np.ndarray, " texts"]] | None = getattr(encoder, "taught", None)
-    return np.zeros(len(texts), bool) if taught is None else taught(texts)
+    """True for texts that an encoder was trained on; all False for encoders that do not say (a method `taught`).
+
+    Raises:
+        EncoderError: if it says it otherwise.
+    """
+    taught = getattr(encoder, "taught", None)
+    if not callable(taught):
+        return np.zeros(len(texts), bool)
+    found = np.asarray(taught(texts))
+    if found.shape != (len(texts),) or found.dtype != bool:
+        raise EncoderError(
+            f"The encoder's taught() must return a bool per text; it returned {found.dtype} {found.shape}."
+        )
+    return found

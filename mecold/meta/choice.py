@@ -1,7 +1,8 @@
 """Which of several text vectors a recommender should be fitted on: each is tried whole, on items treated as new.
 
 All are judged on the same items, which none of the encoders was trained on, and on users who are cross-fitted and held out as
-in every fit. The first, say the vectors of a frozen encoder, stays unless another is clearly better.
+in every fit; an encoder may have been trained on some of these users. The first, say the vectors of a frozen encoder, stays
+unless another is clearly better.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class Choice:
 
     def told(self) -> str:
         """The choice in words."""
+        if not np.isfinite(next(iter(self.new_items.values()))):
+            return f"Texts: {self.name}. Too few users tell how items treated as new are ranked; the first was taken."
         marks = ", ".join(f"{name} {self.new_items[name]:.4f} / {self.users[name]:.4f}" for name in self.new_items)
         return f"Texts: {self.name}. nDCG@10 of items treated as new / of held-out users: {marks}."
 
@@ -64,7 +67,10 @@ def best_of(
     new, users = {}, {}
     for name, own in vectors.items():
         recorder = Recorder()
-        fit(log, catalog, own, config, taught=taught, rng=np.random.default_rng(seed), recorder=recorder)
+        fit(
+            log, catalog, own, config, taught=taught, rng=np.random.default_rng(seed),
+            rehearsal=np.random.default_rng(seed), recorder=recorder,
+        )  # fmt: skip
         new[name], users[name] = (
             max([value for _, value in recorder.report.curve(mark)], default=np.nan) for mark in (NEW, USERS)
         )

@@ -58,6 +58,7 @@ def fit(
     groups: tuple[int, ...] = (),
     taught: Bool[np.ndarray, " items"] | None = None,
     rng: np.random.Generator,
+    rehearsal: np.random.Generator | None = None,
     recorder: Recorder | None = None,
 ) -> FitResult:
     """Cross-fit factors, meta-train the head, calibrate, and build the space of all users' factors.
@@ -71,6 +72,7 @@ def fit(
         groups: number of groups of each attribute, where `log.groups` says who belongs to which.
         taught: True for items that the encoder was trained on; None: it was trained on none.
         rng: all randomness.
+        rehearsal: draws the items treated as new, and their users; None: `rng`.
         recorder: takes curves and notes.
 
     Raises:
@@ -78,13 +80,13 @@ def fit(
     """
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
         own = vectors.clone() if vectors.is_inference() else vectors
-        return _fit(log, catalog, own, config, factors, groups, taught, rng, recorder or Recorder())
+        return _fit(log, catalog, own, config, factors, groups, taught, rng, rehearsal or rng, recorder or Recorder())
 
 
 def _fit(
     log: Interactions, catalog: Catalog, vectors: Float[Tensor, "items text_dim"], config: MetaConfig,
     factors: ItemFactors | None, groups: tuple[int, ...], taught: Bool[np.ndarray, " items"] | None,
-    rng: np.random.Generator, recorder: Recorder,
+    rng: np.random.Generator, rehearsal: np.random.Generator, recorder: Recorder,
 ) -> FitResult:  # fmt: skip
     recorder.report.notes += [*catalog.notes, *log.notes]
     if ignored := log.unread_ratings(config.liked_from):
@@ -105,7 +107,7 @@ def _fit(
         head = replace(head, gains=gains)
         values["cold/demand"] = _demand(log.where((labels > 0) & log.goal), catalog.size)
         most = config.training.new_item_share * values["cold/demand"]
-        basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rng, taught=taught)
+        basis, head, of_new = calibrate_newcomers(basis, head, lessons, most=most, rng=rehearsal, taught=taught)
         if log.again is not None:
             again, of_old = learn_again(
                 head, views.folds, views.fold_of, log.again, config.training.query, last=log.kinds is not None, rng=rng

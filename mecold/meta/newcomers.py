@@ -124,16 +124,15 @@ def calibrate_newcomers(
         the first ten of all. All as they were where fewer than 100 users liked a new item.
     """
     spaces = lessons.spaces
-    share, may = min(SHARE, MOST_NEW / len(spaces[0])), np.ones(len(spaces[0]), bool)
-    if taught is not None and not taught.all():
-        may = ~taught
-        share = min(1.0, share / may.mean())
+    usual = min(SHARE, MOST_NEW / len(spaces[0]))
     rehearsals = []
     for space, pool in zip(spaces, lessons.everyone, strict=True):
-        text = space.text.item
+        text, may, share = space.text.item, (space.counts > 0).cpu().numpy(), usual
+        if taught is not None and (untaught := may & ~taught).any():
+            may, share = untaught, min(1.0, usual * may.sum() / untaught.sum())
         mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(spaces)]
         for draw in range(DRAWS):
-            new = torch.from_numpy(may & (rng.random(len(space)) < share)).to(space.device) & (space.counts > 0)
+            new = torch.from_numpy(may & (rng.random(len(space)) < share)).to(space.device)
             some = lessons.users.take(torch.from_numpy(mixed[draw::DRAWS]))
             rehearsals.append(Rehearsal(space, new, some, lookalikes_of(text, new | (space.counts == 0))))
     gain, values = _new_gain(basis, head, rehearsals, rng)

@@ -60,6 +60,8 @@ class Base:
                 "attention.self.dropout"
             ):  # with it, attention takes a path that keeps every pair of tokens
                 module.p = 0.0
+            elif hasattr(module, "dropout_prob"):  # the same in older versions of transformers
+                module.dropout_prob = 0.0
         return found
 
     @property

@@ -66,17 +66,26 @@ def export_encoder(encoder: str | Path = DEFAULT_MODEL, *, out: str | Path, prec
     out, folder = Path(out).absolute(), find_model(str(encoder))
     check_out(out)
     tokenizer, model = load_model(folder)
+    width = int(model.config.hidden_size)
     if not isinstance(model, nn.Module):
         raise EncoderError(f"'{folder}' holds an export already; export the model that it was made of.")
-    with tempfile.TemporaryDirectory(dir=_parent(out)) as made:
+    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=f".{out.name}.export-") as made:
         graph = Path(made) / "model.onnx"
-        _export(model, dict(tokenizer(list(PROBE), padding=True, return_tensors="pt")), graph, folder)
-        if precision == "int8":
-            graph = _rounded(graph)
+        try:
+            with _quiet():
+                _export(model, dict(tokenizer(list(PROBE), padding=True, return_tensors="pt")), graph)
+                graph = _rounded(graph) if precision == "int8" else graph
+        except Exception as error:  # the exporter raises whatever a model's own code does
+            root: BaseException = error
+            while root.__cause__ is not None:
+                root = root.__cause__
+            raise EncoderError(
+                f"The model in '{folder}' ({type(model).__name__}) cannot be exported: {str(root) or type(root).__name__}"
+            ) from error
         trial = Path(made) / "trial"
-        write_folder(folder, trial, lambda fresh: _put(graph, model, fresh))
+        write_folder(folder, trial, width, lambda fresh: _put(graph, model, fresh))
         cosine = _cosine(folder, trial)
-        if cosine < LEAST_COSINE[precision]:
+        if not cosine >= LEAST_COSINE[precision]:  # nan is none
             raise EncoderError(
                 f"The export of '{folder}' has other vectors than the model (cosine {cosine:.3f}); nothing was written."
                 + (" Its numbers do not fit into eight bits: precision='fp32'." if precision == "int8" else "")
@@ -105,19 +114,12 @@ class _States(nn.Module):
         return found
 
 
-def _export(model: Any, batch: dict[str, Tensor], path: Path, folder: Path) -> None:
+def _export(model: Any, batch: dict[str, Tensor], path: Path) -> None:
     sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
-    try:
-        with _quiet():
-            torch.onnx.export(
-                _States(model), tuple(batch[name] for name in INPUTS), path, input_names=list(INPUTS),
-                output_names=[OUTPUT], dynamic_shapes=dict.fromkeys(INPUTS, sizes), dynamo=True, external_data=False,
-                verbose=False,
-            )  # fmt: skip
-    except Exception as error:  # the exporter raises whatever a model's own code does
-        raise EncoderError(
-            f"The model in '{folder}' ({type(model).__name__}) cannot be exported: {str(error).splitlines()[0]}"
-        ) from error
+    torch.onnx.export(
+        _States(model), tuple(batch[name] for name in INPUTS), path, input_names=list(INPUTS), output_names=[OUTPUT],
+        dynamic_shapes=dict.fromkeys(INPUTS, sizes), dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -137,10 +139,9 @@ def _rounded(graph: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     small = graph.with_name("small.onnx")
-    with _quiet():
-        quantize_dynamic(
-            graph, small, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"]
-        )  # fmt: skip
+    quantize_dynamic(
+        graph, small, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"]
+    )  # fmt: skip
     return small
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mecold.encode.taught import write_taught
+from mecold.encode.taught import read_taught, write_taught
 from mecold.errors import EncoderError
 from mecold.tuning.base import Base
 
@@ -24,7 +24,7 @@ def check_out(out: Path) -> None:
     """
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise EncoderError(
-            f"'{out}' exists and is not an empty folder; nothing was trained. Name another folder, delete it, or, if it is an "
+            f"'{out}' exists and is not an empty folder; nothing was done. Name another folder, delete it, or, if it is an "
             "encoder already, read it: TextEncoder(folder), mecold fit --encoder folder."
         )
 
@@ -58,23 +58,24 @@ def write_encoder(base: Base, out: Path, record: Mapping[str, Any], taught: Sequ
         base: the model, as trained.
         out: does not exist, or is empty.
         record: what `mecold_training.json` says.
-        taught: item texts that it was trained on.
+        taught: item texts that it was trained on, beside those that its base was.
     """
 
     def put(fresh: Path) -> None:
         base.model.save_pretrained(fresh)
-        write_taught(fresh, taught)
+        write_taught(fresh, taught, read_taught(base.folder))
         (fresh / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
 
-    write_folder(base.folder, out, put)
+    write_folder(base.folder, out, base.width, put)
 
 
-def write_folder(like: Path, out: Path, put: Callable[[Path], None]) -> None:
+def write_folder(like: Path, out: Path, width: int, put: Callable[[Path], None]) -> None:
     """Write a model folder beside, then move it to where it belongs.
 
     Args:
         like: the folder whose tokenizer, prompts and pooling it shares.
         out: does not exist, or is empty.
+        width: of the vectors.
         put: writes configuration and weights into a folder, and whatever else is not as in `like`.
     """
     for stale in out.parent.glob(f".{out.name}.new-*"):
@@ -86,7 +87,7 @@ def write_folder(like: Path, out: Path, put: Callable[[Path], None]) -> None:
         for file in like.iterdir():
             if file.is_file() and not file.name.endswith(_WEIGHTS) and not (fresh / file.name).exists():
                 shutil.copyfile(file, fresh / file.name)
-        _modules(like, fresh)
+        _modules(like, fresh, width)
         if out.exists():
             out.rmdir()  # empty, as was checked
         fresh.rename(out)
@@ -101,7 +102,7 @@ def clear(place: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _modules(like: Path, fresh: Path) -> None:
+def _modules(like: Path, fresh: Path, width: int) -> None:
     """What sentence-transformers reads: the base's own files, or those of a plain model."""
     if (fresh / "modules.json").exists():
         for module in json.loads((fresh / "modules.json").read_text("utf-8")):
@@ -117,6 +118,5 @@ def _modules(like: Path, fresh: Path) -> None:
     (fresh / "modules.json").write_text(json.dumps(modules), "utf-8")
     for path in ("1_Pooling", "2_Normalize"):
         (fresh / path).mkdir()
-    width = json.loads((fresh / "config.json").read_text("utf-8"))["hidden_size"]
     pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
     (fresh / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")

@@ -18,6 +18,7 @@ from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
 from mecold.encode.model_folder import DEFAULT_MODEL, find_model, weights_hash, words_hash
+from mecold.encode.taught import read_taught, taught_among
 from mecold.errors import DataWarning, InvalidDataError, few
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.tuning.base import Base
@@ -190,6 +191,8 @@ def train_on(
         raise InvalidDataError(f"{len(rows):,} items have a text and can be learned from; it takes {LEAST_ITEMS}.")
     base = Base.load(folder)
     held = HeldOut.draw(rows, texts, shop.log, config.held_out, np.random.default_rng(seed))
+    if taught_among(read_taught(folder), [texts[row] for row in held.items]).any():
+        recorder.note("The base was trained on items that are held out now; it looks better on them than on new ones.")
     ground = shop.ground(held, base.width, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

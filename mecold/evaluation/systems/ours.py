@@ -84,7 +84,7 @@ class Mecold:
             log = replace(log, groups=known.groups(training.attributes, training.dataset.encode))
         found = fit(
             log, training.dataset.catalog, vectors.to(training.device), config,
-            groups=known.sizes, taught=taught_by(training.dataset.encoder, training.dataset.catalog.texts),
+            groups=known.sizes, taught=taught_by(training.dataset.text_encoder, training.dataset.catalog.texts),
             rng=np.random.default_rng(training.seed),
         )  # fmt: skip
         model = Model(found.basis, found.head, encoder="", axes="", log="", events=log.events, attributes=known)

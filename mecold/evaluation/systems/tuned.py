@@ -64,12 +64,12 @@ class MecoldTuned:
                 shop, base.folder, out, {name: TASKS[name] for name in WITH_LOG}, self._config, seed=training.seed,
                 device=torch.device(training.device), recorder=Recorder(),
             )  # fmt: skip
+            if not trained.weight:
+                return Mecold().fit(training)
             encoder = TextEncoder(
                 out, pooling=base.pooling, max_length=base.max_length, normalize=base.normalize, prompt=base.prompt,
                 device=training.device, cache=None,
             )  # fmt: skip
-            if not trained.weight:
-                return Mecold().fit(training)
             candidates: dict[str, Encoder] = {"frozen": base, "trained": encoder, "both": SideBySide(base, encoder)}
             texts, own = data.catalog.texts, MetaConfig()
             vectors = {
