@@ -10,7 +10,8 @@ from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
-from mecold.encode.encoder import Encoder, encode_or_zero
+from mecold.encode.beside import encoded
+from mecold.encode.encoder import Encoder
 from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError
 from mecold.meta.choice import Choice, best_of
@@ -65,8 +66,8 @@ def choose_encoder(
         events=EventRule(config.predict, config.events or {}),
     )  # fmt: skip
     vectors = {
-        name: torch.from_numpy(encode_or_zero(encoder, catalog.texts, progress=progress)).to(where)
-        for name, encoder in candidates.items()
+        name: torch.from_numpy(own).to(where)
+        for name, own in encoded(candidates, catalog.texts, progress=progress).items()
     }
     taught = np.any([taught_by(encoder, catalog.texts) for encoder in candidates.values()], axis=0)
     return best_of(vectors, log, catalog, config, taught=taught, seed=rng)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from html import escape
 
 import numpy as np
 import polars as pl
@@ -28,10 +29,12 @@ from mecold.shop import make_shop
 from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.folder import RECORD
+from mecold.tuning.ground import Shop
 from mecold.tuning.judge import HeldOut, NewItems
-from mecold.tuning.lessons import TASKS, Numbers, Pairs
+from mecold.tuning.lessons import Numbers, Pairs
+from mecold.tuning.tasks import TASKS
 from mecold.tuning.tower import Tower
-from mecold.tuning.train import Shop, train_encoder
+from mecold.tuning.train import train_encoder
 from tests.conftest import SMALL, word_vectors
 
 QUICK = EncoderTraining(trained_layers=2, steps=40, batch=128, learning_rate=3e-3, check_every=10)
@@ -85,7 +88,7 @@ def shop_of(goods):
 
 
 def drawn_from(shop, share, seed):
-    return HeldOut.draw(shop.readable, shop.catalog.texts, shop.log, share, np.random.default_rng(seed))
+    return HeldOut.draw(shop.readable, shop.catalog.texts, shop.things, shop.log, share, np.random.default_rng(seed))
 
 
 NOTHING = HeldOut(np.array([], np.int64), np.array([], np.int64))
@@ -356,7 +359,11 @@ def test_every_task_can_be_learned(name, goods, base, tmp_path):
         "user_id", "item_id", "timestamp", rating=(length % 5).cast(pl.Float64)
     )
     config = EncoderTraining(steps=60, trained_layers=2, batch=256, learning_rate=3e-3, patience=100)
-    found = train_encoder(priced, rated, out=tmp_path / "encoder", base=base, config=config, tasks=name)
+    shown = priced.select(
+        pl.col("title").alias("text"), impressions=100, clicks=length % 10, group=pl.int_range(pl.len()) % 20
+    )
+    more = {"same": {"same": "category"}, "clicks": {"impressions": shown}}.get(name, {})
+    found = train_encoder(priced, rated, out=tmp_path / "encoder", base=base, config=config, tasks=name, **more)
     losses = [value for _, value in found.report.curve(f"loss/{name}")]
     assert losses[-1] < losses[0]
 
@@ -479,10 +486,17 @@ def test_electra_with_narrow_words_can_learn(goods, tmp_path):
     assert found.score > found.base
 
 
-def test_mecold_tuned_trains_inside_the_split(goods, base):
+def test_mecold_tuned_trains_inside_the_split(goods, base, tmp_path):
     data = Dataset.read(goods.interactions, goods.items, encoder=TextEncoder(base, cache=None))
-    report = evaluate([MecoldTuned(steps=10, layers=2), "popularity"], data, protocol="item", seeds=(0,))
+    system, out = MecoldTuned(steps=20, layers=2), tmp_path / "report"
+    report = evaluate([system, "popularity"], data, protocol="item", seeds=(0,), out=out)
     assert report.data["systems"]["mecold-tuned"]["mean"]["10"]["ndcg@10"]["mean"] > 0
+    told = report.data["systems"]["mecold-tuned"]["told"]["0"]
+    assert "told" not in report.data["systems"]["popularity"]
+    assert told.startswith(("Texts: ", "The base was kept"))
+    assert escape(told) in (out / "index.html").read_text()
+    again = evaluate([system, "popularity"], data, protocol="item", seeds=(0,), out=out)  # from what is kept
+    assert again.data["systems"]["mecold-tuned"]["told"] == {"0": told}
     blind = Dataset.read(goods.interactions, goods.items, encoder=word_vectors(list(data.catalog.texts)))
     with pytest.raises(InvalidDataError, match="mecold-tuned needs a TextEncoder"):
         evaluate("mecold-tuned", blind, protocol="item", seeds=(0,))

@@ -11,7 +11,7 @@ from mecold.data.frames import as_said, read_frame
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.export import Precision, export_encoder
-from mecold.tuning.lessons import TASKS
+from mecold.tuning.tasks import TASKS
 from mecold.tuning.train import train_encoder
 
 app = typer.Typer(help="Train the text encoder on a shop's own texts and log; export it.", no_args_is_help=True)
@@ -33,6 +33,13 @@ def train(
     type_: Types = [],  # noqa: B006
     liked_from: Annotated[float | None, typer.Option(help="Ratings below this are not learned from.")] = None,
     predict: Annotated[list[str], typer.Option(help="Kind of event to learn from, such as purchase; repeatable.")] = [],  # noqa: B006
+    same: Annotated[str, typer.Option(help="Column that names what an item is an offer of: learn to tell that.")] = "",
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Texts that are no items, in the items' text columns, for views and dropout.")
+    ] = None,
+    impressions: Annotated[
+        Path | None, typer.Option(help="Parquet or csv: text, impressions, clicks, optional group.")
+    ] = None,
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -56,7 +63,8 @@ def train(
             log, shop = files.read()
         found = train_encoder(
             shop, log, out=out, base=base, tasks=task, config=config, template=template, on_unknown=on_unknown,
-            liked_from=liked_from, predict=predict, rng=seed, device=device, progress=not json_,
+            liked_from=liked_from, predict=predict, same=same, unlabelled=unlabelled, impressions=impressions,
+            rng=seed, device=device, progress=not json_,
         )  # fmt: skip
         answer = {
             "encoder": str(out), "tasks": list(found.tasks), "weight": found.weight, "measure": found.measure,

@@ -19,7 +19,7 @@ from mecold.cli.lists import ModelFolder, recommend, similar
 from mecold.cli.terminal import AsJson, Files, Renames, Types, escaped, explained, show_values
 from mecold.cli.terminal import out as console
 from mecold.data.catalog import TextTemplate
-from mecold.encode.beside import SideBySide
+from mecold.encode.beside import SideBySide, with_both
 from mecold.encode.encoder import Encoder, TextEncoder
 from mecold.encode.model_folder import DEFAULT_MODEL
 from mecold.errors import InvalidDataError, few
@@ -119,8 +119,7 @@ def fit(
             )  # fmt: skip
             choice["encoder_choice"] = f"Texts: base. {trained.report.notes[-1]}"
             if trained.weight:
-                own = TextEncoder(tune_encoder, device=device)
-                candidates = {"base": taken, "trained": own, "both": SideBySide(taken, own)}
+                candidates = with_both(taken, TextEncoder(tune_encoder, device=device))
                 found = choose_encoder(
                     candidates, log, shop, config=config, template=template, on_unknown=on_unknown, rng=seed, device=device,
                     progress=not json_,

@@ -1,6 +1,6 @@
 """Several encoders as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -35,8 +35,7 @@ class SideBySide:
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "texts dim"]:
         """One row per text: each encoder's vector, scaled to length 1, behind the one before."""
-        found = [encode_or_zero(part, texts, progress=progress) for part in self.parts]
-        return np.concatenate([one / np.linalg.norm(one, axis=1, keepdims=True).clip(1e-12) for one in found], axis=1)
+        return beside([encode_or_zero(part, texts, progress=progress) for part in self.parts])
 
     def taught(self, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
         """True for texts that any of the encoders was trained on."""
@@ -47,3 +46,33 @@ class SideBySide:
         """Places of the texts that none of the encoders can read, as far as they can tell."""
         told = [set(part.unread(texts)) if hasattr(part, "unread") else set() for part in self.parts]
         return sorted(set.intersection(*told))
+
+
+def beside(parts: Sequence[np.ndarray]) -> Float32[np.ndarray, "texts dim"]:
+    """Vectors of several encoders, each scaled to length 1, one behind the other."""
+    return np.concatenate([one / np.linalg.norm(one, axis=1, keepdims=True).clip(1e-12) for one in parts], axis=1)
+
+
+def with_both(base: Encoder, trained: Encoder) -> dict[str, Encoder]:
+    """What a shop can take after a training: `base`, `trained`, or `both` side by side."""
+    return {"base": base, "trained": trained, "both": SideBySide(base, trained)}
+
+
+def encoded(
+    encoders: Mapping[str, Encoder], texts: Sequence[str], *, progress: bool = False
+) -> dict[str, Float32[np.ndarray, "texts _"]]:
+    """Vectors of texts by every encoder; one that stands beside others too reads once.
+
+    Raises:
+        EncoderError: if an encoder does not return one finite row per text.
+    """
+    known: dict[str, np.ndarray] = {}
+
+    def read(encoder: Encoder) -> np.ndarray:
+        if isinstance(encoder, SideBySide):
+            return beside([read(part) for part in encoder.parts])
+        if encoder.fingerprint not in known:
+            known[encoder.fingerprint] = encode_or_zero(encoder, texts, progress=progress)
+        return known[encoder.fingerprint]
+
+    return {name: read(encoder) for name, encoder in encoders.items()}

@@ -79,12 +79,14 @@ class Outcome:
         zero_shot: the one list of a user without a support; None where a stack gave lists alone.
         costs: what it took.
         chosen: with tuning, the member that won on validation, by shots.
+        told: what the fitted system says of itself.
     """
 
     lists: Mapping[TaskSet, np.ndarray]
     zero_shot: np.ndarray | None = None
     costs: Costs = field(default_factory=Costs)
     chosen: Mapping[int, str] = field(default_factory=dict)
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ class Results:
                 lists = {TaskSet.parse(name): stored[name] for name in stored.files if "/" in name}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: it is made again
             return None
-        return Outcome(lists, zero_shot, Costs(**about["costs"]), {int(k): name for k, name in about["chosen"].items()})
+        chosen = {int(k): name for k, name in about["chosen"].items()}
+        return Outcome(lists, zero_shot, Costs(**about["costs"]), chosen, about["told"])
 
     def save(self, key: str | None, outcome: Outcome) -> None:
         """Write beside, then rename: a killed run leaves nothing half-written under the name."""
@@ -180,7 +183,7 @@ class Results:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps({"costs": asdict(outcome.costs), "chosen": dict(outcome.chosen)})
+        about = json.dumps({"costs": asdict(outcome.costs), "chosen": dict(outcome.chosen), "told": outcome.told})
         lists: dict[str, Any] = {str(tasks): rows for tasks, rows in outcome.lists.items()}
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:

@@ -213,4 +213,4 @@ def _fit_and_rank(entry: Entry, plan: Plan, seed: int, one: Split) -> Outcome:
         fit_seconds, perf_counter() - start - fit_seconds, float(memory.peak),
         **latency(ranker, one.tasks("test", plan.shots[-1]), 10),
     )  # fmt: skip
-    return Outcome(lists, zero_shot, costs)
+    return Outcome(lists, zero_shot, costs, told=getattr(ranker.fitted, "told", ""))

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -69,7 +70,18 @@ def export_encoder(encoder: str | Path = DEFAULT_MODEL, *, out: str | Path, prec
     width = int(model.config.hidden_size)
     if not isinstance(model, nn.Module):
         raise EncoderError(f"'{folder}' holds an export already; export the model that it was made of.")
-    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=f".{out.name}.export-") as made:
+    cosine = 0.0
+
+    def check(fresh: Path) -> None:
+        nonlocal cosine
+        cosine = _cosine(folder, fresh)
+        if not cosine >= LEAST_COSINE[precision]:  # nan is none
+            raise EncoderError(
+                f"The export of '{folder}' has other vectors than the model (cosine {cosine:.3f}); nothing was written."
+                + (" Its numbers do not fit into eight bits: precision='fp32'." if precision == "int8" else "")
+            )
+
+    with tempfile.TemporaryDirectory() as made:
         graph = Path(made) / "model.onnx"
         try:
             with _quiet():
@@ -82,23 +94,8 @@ def export_encoder(encoder: str | Path = DEFAULT_MODEL, *, out: str | Path, prec
             raise EncoderError(
                 f"The model in '{folder}' ({type(model).__name__}) cannot be exported: {str(root) or type(root).__name__}"
             ) from error
-        trial = Path(made) / "trial"
-        write_folder(folder, trial, width, lambda fresh: _put(graph, model, fresh))
-        cosine = _cosine(folder, trial)
-        if not cosine >= LEAST_COSINE[precision]:  # nan is none
-            raise EncoderError(
-                f"The export of '{folder}' has other vectors than the model (cosine {cosine:.3f}); nothing was written."
-                + (" Its numbers do not fit into eight bits: precision='fp32'." if precision == "int8" else "")
-            )
-        if out.exists():
-            out.rmdir()  # empty, as was checked
-        trial.rename(out)
+        write_folder(folder, out, width, lambda fresh: _put(graph, model, fresh), check)
     return ExportedEncoder(out, precision, (out / ONNX).stat().st_size / 1e6, cosine)
-
-
-def _parent(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent
 
 
 class _States(nn.Module):
@@ -147,7 +144,7 @@ def _rounded(graph: Path) -> Path:
 
 def _put(graph: Path, model: Any, fresh: Path) -> None:
     (fresh / ONNX).parent.mkdir(parents=True)
-    graph.rename(fresh / ONNX)
+    shutil.move(graph, fresh / ONNX)
     model.config.save_pretrained(fresh)
 
 

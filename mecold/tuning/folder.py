@@ -69,7 +69,9 @@ def write_encoder(base: Base, out: Path, record: Mapping[str, Any], taught: Sequ
     write_folder(base.folder, out, base.width, put)
 
 
-def write_folder(like: Path, out: Path, width: int, put: Callable[[Path], None]) -> None:
+def write_folder(
+    like: Path, out: Path, width: int, put: Callable[[Path], None], check: Callable[[Path], None] | None = None
+) -> None:
     """Write a model folder beside, then move it to where it belongs.
 
     Args:
@@ -77,6 +79,7 @@ def write_folder(like: Path, out: Path, width: int, put: Callable[[Path], None])
         out: does not exist, or is empty.
         width: of the vectors.
         put: writes configuration and weights into a folder, and whatever else is not as in `like`.
+        check: looks at the whole folder before it is moved; what it raises leaves nothing behind.
     """
     for stale in out.parent.glob(f".{out.name}.new-*"):
         shutil.rmtree(stale, ignore_errors=True)
@@ -88,6 +91,8 @@ def write_folder(like: Path, out: Path, width: int, put: Callable[[Path], None])
             if file.is_file() and not file.name.endswith(_WEIGHTS) and not (fresh / file.name).exists():
                 shutil.copyfile(file, fresh / file.name)
         _modules(like, fresh, width)
+        if check is not None:
+            check(fresh)
         if out.exists():
             out.rmdir()  # empty, as was checked
         fresh.rename(out)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int64
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from mecold.data.interactions import Interactions
@@ -16,6 +17,7 @@ from mecold.space.basis import Basis
 
 MOST = 3_000  # held-out items, and users who are looked at
 LEAST_USERS = 50
+LEAST_ALIKE = 50  # held-out texts that have another of their thing
 LEAST_KNOWN = 3  # items of a user beside the held-out ones
 SHOTS = 10
 
@@ -48,10 +50,17 @@ class HeldOut:
 
     @classmethod
     def draw(
-        cls, rows: np.ndarray, texts: Sequence[str], log: Interactions | None, share: float, rng: np.random.Generator
-    ) -> "HeldOut":
-        """A share of texts, with all items that have them, and of users, at random."""
+        cls, rows: np.ndarray, texts: Sequence[str], things: np.ndarray, log: Interactions | None, share: float,
+        rng: np.random.Generator,
+    ) -> "HeldOut":  # fmt: skip
+        """A share of texts, with all items that have them or are offers of the same thing, and of users, at random."""
         names, which = np.unique([texts[row] for row in rows], return_inverse=True)
+        known = np.flatnonzero(things[rows] >= 0)
+        if len(known):
+            ties = (which[known], len(names) + things[rows[known]])
+            size = int(ties[1].max()) + 1
+            bound = connected_components(sp.coo_matrix((np.ones(len(known)), ties), (size, size)), directed=False)[1]
+            names, which = np.unique(bound[which], return_inverse=True)
         size = min(int(np.ceil(share * len(names))), MOST)
         users = np.arange(0 if log is None else len(log))
         return cls(
@@ -138,3 +147,33 @@ class Matching:
         likeness = vectors[torch.from_numpy(self.first)] @ vectors[torch.from_numpy(self.second)].T
         ranks = (likeness >= likeness.diagonal()[:, None]).sum(1)
         return float((1 / ranks.float()).mean())
+
+
+@dataclass(frozen=True)
+class SameThing:
+    """How often the nearest of all other held-out texts belongs to the same thing: recall@1.
+
+    Args:
+        rows: rows of held-out texts of which another belongs to the same thing; each text once.
+        things: of these.
+    """
+
+    rows: Int64[np.ndarray, " texts"]
+    things: Int64[np.ndarray, " texts"]
+    name: str = "recall@1 of the same thing"
+
+    @classmethod
+    def of(cls, held: HeldOut, texts: Sequence[str], things: np.ndarray) -> "SameThing | None":
+        """Of the held-out items; None where fewer than 50 of them have another of their thing."""
+        first = {texts[row]: row for row in reversed(held.items.tolist()) if things[row] >= 0}
+        rows = np.sort(np.array(list(first.values()), np.int64))
+        rows = rows[np.bincount(things[rows], minlength=1)[things[rows]] > 1] if len(rows) else rows
+        return cls(rows, things[rows]) if len(rows) >= LEAST_ALIKE else None
+
+    def score(self, vectors: Tensor) -> float:
+        """Mean over the texts."""
+        own = vectors[torch.from_numpy(self.rows)].float().cpu()
+        if not own.isfinite().all():
+            return -1.0
+        likeness = own @ own.T
+        return float((self.things[likeness.fill_diagonal_(-2.0).argmax(1).numpy()] == self.things).mean())

@@ -1,20 +1,16 @@
 """The door: from a shop's texts and log to a model folder that any reader of sentence-transformers models can read."""
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
-from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.frames import Columns, FrameLike, read_frame, require
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
 from mecold.encode.model_folder import DEFAULT_MODEL, find_model, weights_hash, words_hash
@@ -24,15 +20,18 @@ from mecold.report import FitReport, Recorder, Tracker
 from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.folder import check_out, clear, workspace, write_encoder
-from mecold.tuning.judge import HeldOut, Judge, Matching, NewItems
-from mecold.tuning.lessons import LEAST_ITEMS, TASKS, Ground, Lesson, Task, liked_of
-from mecold.tuning.loop import Weights, run
+from mecold.tuning.ground import LEAST_ITEMS, Ground, Shop, read_impressions, read_unlabelled
+from mecold.tuning.judge import HeldOut, Judge, Matching, NewItems, SameThing
+from mecold.tuning.lessons import Lesson
+from mecold.tuning.loop import Course, Loop, Weights
+from mecold.tuning.tasks import TASKS, Task
 from mecold.tuning.tower import Tower
 from mecold.version import __version__
 
 LEAST_HELD = 10  # items with two views, to judge by
 WITH_LOG = ("together",)
 WITHOUT_LOG = ("views",)
+WITH_THINGS = ("same",)
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,10 @@ def train_encoder(
     on_unknown: OnUnknown = "raise",
     liked_from: float | None = None,
     predict: Sequence[str] = (),
+    same: str = "",
+    unlabelled: FrameLike | None = None,
+    impressions: FrameLike | None = None,
+    impression_columns: Columns | None = None,
     rng: int = 0,
     device: str = "auto",
     trackers: Sequence[Tracker] = (),
@@ -88,7 +91,8 @@ def train_encoder(
         interactions: frame or path of the log; None: item texts alone.
         out: folder to write to. It must not exist, or be empty.
         base: hub name or folder of a BERT-like model.
-        tasks: names of built-in tasks, or a mapping from name to task. `"auto"` is `together` with a log, `views` without.
+        tasks: names of built-in tasks, or a mapping from name to task. `"auto"` is `same` if that is given, `together`
+            with a log, `views` without; and `clicks` with impressions.
         config: settings.
         template: which item columns make the text.
         item_columns: canonical name -> the caller's name, for the items.
@@ -96,6 +100,13 @@ def train_encoder(
         on_unknown: what to do with interactions of items that are not in `items`.
         liked_from: with ratings, interactions rated lower are not learned from.
         predict: kinds of events to learn from, where there is a column `event`; empty for all.
+        same: column of the items that names what an item is an offer of (a product, a work). The encoder is then for telling
+            which texts mean the same thing, and is judged by that.
+        unlabelled: frame or path of texts that are no items, under the names of the items' text columns: further ground for
+            `views` and `dropout`.
+        impressions: frame or path: `text`, `impressions`, `clicks`, and `group`, the test or place in which texts were shown
+            beside one another; ground for `clicks`.
+        impression_columns: canonical name -> the caller's name, for the impressions.
         rng: seed of all chance.
         device: a torch device, or `"auto"`.
         trackers: hear of every look at the held-out items.
@@ -110,7 +121,8 @@ def train_encoder(
     """
     config, template = config or EncoderTraining(), template or TextTemplate()
     out, folder = Path(out).absolute(), find_model(str(base))
-    wanted, where = _tasks(tasks, with_log=interactions is not None), device_of(device)
+    kinds = WITH_THINGS if same else WITHOUT_LOG if interactions is None else WITH_LOG
+    wanted, where = _tasks(tasks, kinds if impressions is None else (*kinds, "clicks")), device_of(device)
     check_out(out)
     frame = read_frame(items, "items", item_columns, names=template.names)
     catalog, log = Catalog.read(frame, template=template), None
@@ -121,64 +133,16 @@ def train_encoder(
         if liked_from is not None and log.ratings is None:
             raise InvalidDataError(f"liked_from={liked_from} needs a `rating` column; the interactions have none.")
         log = log if liked_from is None else replace(log, labels=log.labels_from(liked_from))
-    shop = Shop(catalog, frame.unique("item_id", keep="first", maintain_order=True), log, template)
+    if same:
+        require(frame, [same], "items")
+    shop = Shop(
+        catalog, frame.unique("item_id", keep="first", maintain_order=True), log, template, same,
+        None if unlabelled is None else read_unlabelled(unlabelled, catalog.fields),
+        None if impressions is None else read_impressions(impressions, impression_columns),
+    )  # fmt: skip
     return train_on(
         shop, folder, out, wanted, config, seed=rng, device=where, recorder=Recorder(trackers=trackers, progress=progress)
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shop:
-    """What an encoder is trained on.
-
-    Args:
-        catalog: the items.
-        columns: their table, a row per row of the catalogue.
-        log: histories, if any.
-        template: how columns become a text.
-    """
-
-    catalog: Catalog
-    columns: pl.DataFrame
-    log: Interactions | None = None
-    template: TextTemplate = field(default_factory=TextTemplate)
-
-    @property
-    def readable(self) -> np.ndarray:
-        """Rows of items that have a text and, with a log, were liked by anybody."""
-        there = np.array([text != "" for text in self.catalog.texts])
-        if self.liked is not None:
-            there &= np.bincount(self.liked.items, minlength=len(there)) > 0
-        return np.flatnonzero(there)
-
-    @cached_property
-    def liked(self) -> Interactions | None:
-        """What users liked, of the kinds of events that are predicted."""
-        return None if self.log is None else liked_of(self.log)
-
-    def ground(self, held: HeldOut, width: int, config: EncoderTraining) -> Ground:
-        """What tasks may read: nothing of what is held out."""
-        rows = np.setdiff1d(self.readable, held.items)
-        may = np.isin(np.arange(self.catalog.size), rows)
-        texts = [text if own else "" for text, own in zip(self.catalog.texts, may.tolist(), strict=True)]
-        seen = pl.lit(pl.Series(may))
-        columns = self.columns.with_columns(pl.when(seen).then(pl.exclude("item_id")))
-        log = None
-        if self.log is not None:
-            log = held.rest(self.log)
-            log = log.where(may[log.items])
-        return Ground(texts, columns, rows, self.catalog.fields, self.template, log, width, config)
-
-    def identity(self) -> list[Any]:
-        """All that a training reads, as JSON values."""
-        found: list[Any] = [
-            hashlib.sha256(self.columns.hash_rows().to_numpy().tobytes()).hexdigest(),
-            list(self.catalog.texts),
-        ]
-        if self.log is not None:
-            parts = (self.log.offsets, self.log.items, self.log.ratings, self.log.labels, self.log.kinds)
-            found += [None if one is None else hashlib.sha256(one.tobytes()).hexdigest() for one in parts]
-        return [*found, self.log is not None and self.log.events.goals]
 
 
 def train_on(
@@ -190,7 +154,7 @@ def train_on(
     if len(rows) < LEAST_ITEMS:
         raise InvalidDataError(f"{len(rows):,} items have a text and can be learned from; it takes {LEAST_ITEMS}.")
     base = Base.load(folder)
-    held = HeldOut.draw(rows, texts, shop.log, config.held_out, np.random.default_rng(seed))
+    held = HeldOut.draw(rows, texts, shop.things, shop.log, config.held_out, np.random.default_rng(seed))
     if taught_among(read_taught(folder), [texts[row] for row in held.items]).any():
         recorder.note("The base was trained on items that are held out now; it looks better on them than on new ones.")
     ground = shop.ground(held, base.width, config)
@@ -208,12 +172,12 @@ def train_on(
         base, every, trained_layers=config.trained_layers, max_length=config.max_length, place=place, device=device,
         progress=recorder.progress,
     )  # fmt: skip
-    start, count = tower.weights(), len(texts) + len(extra)
-    first = 0.0 if judge is None else judge.score(tower.vectors(count))
-    best, progress = run(tower, lessons, of, judge, count, first, config, place=place, seed=seed, recorder=recorder)
+    course, start = Course(tower, lessons, of, judge, len(texts) + len(extra)), tower.weights()
+    first = course.score()
+    best, progress = Loop(course, config, place, seed, recorder).run(first)
     weight, score = (1.0, 0.0) if judge is None else (0.0, first)
     if judge is not None and progress.best_step:
-        weight, score = _blend(tower, start, best, judge, count, first, config)
+        weight, score = _blend(course, start, best, first, config)
     tower.put(_between(start, best, weight))
     recorder.report.best_step = progress.best_step
     recorder.note(_verdict(weight, first, score, judge))
@@ -225,17 +189,17 @@ def train_on(
         "base_score": first, "score": score, "step": progress.best_step, "config": asdict(config),
         "notes": recorder.report.notes,
     }  # fmt: skip
-    write_encoder(base, out, record, [text for text in ground.texts if text] if weight else [])
+    write_encoder(base, out, record, ground.met if weight else [])
     clear(place)
     return found
 
 
-def _tasks(tasks: str | Sequence[str] | Mapping[str, Task], *, with_log: bool) -> dict[str, Task]:
+def _tasks(tasks: str | Sequence[str] | Mapping[str, Task], auto: Sequence[str]) -> dict[str, Task]:
     if isinstance(tasks, Mapping):
         return dict(tasks)
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     if names == ["auto"]:
-        names = list(WITH_LOG if with_log else WITHOUT_LOG)
+        names = list(auto)
     if unknown := [name for name in names if name not in TASKS]:
         raise InvalidDataError(f"There is no task {few(unknown)}; there are {', '.join(TASKS)}.")
     if not names:
@@ -251,7 +215,7 @@ def _lessons(tasks: Mapping[str, Task], ground: Ground, recorder: Recorder) -> d
     if not found:
         raise InvalidDataError(
             f"There is nothing to learn {few(missing)} from: it takes {LEAST_ITEMS} items with what the task reads (a log, a "
-            f"second text column, a column of classes). `dropout` needs texts alone. Tasks: {', '.join(TASKS)}."
+            f"second text column, a column of classes, impressions). `dropout` needs texts alone. Tasks: {', '.join(TASKS)}."
         )
     if missing:
         text = f"The data have no ground for the tasks {few(missing)}; they were left out."
@@ -271,9 +235,15 @@ def _placed(first: Sequence[str], others: Mapping[str, Sequence[str]]) -> tuple[
 
 
 def _judge(shop: Shop, held: HeldOut) -> tuple[Judge | None, list[str]]:
-    """By the log where it is long enough, else by titles and descriptions; and the texts that the latter reads."""
+    """By things where they are told, else by the log where it is long enough, else by titles and descriptions; and the texts
+    that the latter reads.
+    """
     texts, fields = shop.catalog.texts, shop.catalog.fields
-    judge = None if shop.liked is None else NewItems.of(shop.liked, held, texts)
+    judge: Judge | None
+    if shop.same:
+        judge = SameThing.of(held, texts, shop.things)
+    else:
+        judge = None if shop.liked is None else NewItems.of(shop.liked, held, texts)
     if judge is not None or len(fields) < 2:
         return judge, []
     columns = shop.columns[held.items]
@@ -285,14 +255,12 @@ def _judge(shop: Shop, held: HeldOut) -> tuple[Judge | None, list[str]]:
     return Matching(start, start + len(pairs)), [*(a for a, _ in pairs), *(b for _, b in pairs)]
 
 
-def _blend(
-    tower: Tower, start: Weights, best: Weights, judge: Judge, count: int, base: float, config: EncoderTraining
-) -> tuple[float, float]:
+def _blend(course: Course, start: Weights, best: Weights, base: float, config: EncoderTraining) -> tuple[float, float]:
     """How far to go from the base to the trained weights, and the score there."""
     scores = {}
     for weight in config.blends:
-        tower.put(_between(start, best, weight))
-        scores[weight] = judge.score(tower.vectors(count))
+        course.tower.put(_between(start, best, weight))
+        scores[weight] = course.score()
     weight = max(scores, key=lambda one: scores[one])
     better = scores[weight] > base and scores[weight] >= base * (1 + config.least_gain)
     return (weight, scores[weight]) if better else (0.0, base)

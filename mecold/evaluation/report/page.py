@@ -62,6 +62,8 @@ def _body(found: Findings) -> Iterator[str]:
     yield _plain("Settings", settings(found))
     yield _plain("Formulas", [*found.formulas.items()])
     yield _plain("Notes", [(str(n), note) for n, note in enumerate(found.dataset.notes, start=1)])
+    told = [(f"{name}, seed {seed}", one) for name, own in found.systems.items() for seed, one in own.told.items()]
+    yield _plain("What systems say of themselves", told)
     yield "<footer>Made by mecold. Relevance is binary; every user weighs the same.</footer>"
 
 

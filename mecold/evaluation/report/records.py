@@ -118,6 +118,7 @@ class SystemFindings:
         mean: over seeds, by k and metric.
         costs: medians over seeds.
         chosen: with tuning, the member that won on validation, by seed and k.
+        told: what the fitted system says of itself, by seed.
         beyond: coverage, novelty and the like, by k and name.
         slices: by k.
     """
@@ -127,6 +128,7 @@ class SystemFindings:
     mean: Mapping[int, Mapping[str, Estimate]]
     costs: Costs = field(default_factory=Costs)
     chosen: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+    told: Mapping[int, str] = field(default_factory=dict)
     beyond: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     slices: Mapping[int, Groups] = field(default_factory=dict)
 
@@ -233,8 +235,9 @@ class Findings:
         data = {"format": FORMAT, **asdict(self)}
         for one in data["systems"].values():
             one |= {name: cost for name, cost in one.pop("costs").items() if cost is not None}
-            if not one["chosen"]:
-                del one["chosen"]
+            for name in ("chosen", "told"):
+                if not one[name]:
+                    del one[name]
         for one in data["envelope"].values():
             for by_k in one["by_seed"].values():
                 by_k |= {k: {"system": bar["system"], self.headline: bar["score"]} for k, bar in by_k.items()}
@@ -289,6 +292,7 @@ def _system(one: Mapping[str, Any]) -> SystemFindings:
         mean=_estimates(one["mean"]),
         costs=Costs(**{name: one.get(name) for name in Costs.__dataclass_fields__}),
         chosen={int(seed): _by_number(by_k) for seed, by_k in one.get("chosen", {}).items()},
+        told=_by_number(one.get("told", {})),
         beyond=_by_number(one["beyond"]),
         slices=_by_number(one["slices"]),
     )

@@ -239,6 +239,7 @@ def _system(
         mean={k: cell.over_seeds(name) for k, cell in cells.items()},
         costs=Costs(*(_median([getattr(one.costs, cost.name) for one in outcomes]) for cost in fields(Costs))),
         chosen={seed: dict(outcome.chosen) for seed, outcome in system.by_seed.items() if outcome.chosen},
+        told={seed: outcome.told for seed, outcome in system.by_seed.items() if outcome.told},
         beyond={k: look[0] for k, look in looks.items()},
         slices={k: look[1] for k, look in looks.items()},
     )

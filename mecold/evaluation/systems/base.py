@@ -114,7 +114,8 @@ class Fitted(Protocol):
 
     One with an attribute `reads`, a tuple of names, gets more by name: `times` (of each user's last item), `labels` (of the
     supports, None where everything is liked), `kinds` (of events) and `attributes` (a frame, a row per user). Who does not
-    read labels is handed liked items alone.
+    read labels is handed liked items alone. One with an attribute `told`, a text, says there what it chose; it stands on the
+    report page.
     """
 
     def adapt(self, supports: Supports) -> Any:

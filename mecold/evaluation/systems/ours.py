@@ -99,6 +99,7 @@ class FittedMecold:
     shelf: Shelf
     encode: Encode
     reads: tuple[str, ...] = TOLD
+    told: str = ""
 
     def adapt(
         self,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mecold.encode.beside import SideBySide
-from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
+from mecold.encode.beside import encoded, with_both
+from mecold.encode.encoder import TextEncoder
 from mecold.errors import EncoderError
 from mecold.evaluation.systems.base import Kind, Training
 from mecold.evaluation.systems.ours import FittedMecold, Mecold
@@ -15,8 +15,9 @@ from mecold.meta.choice import best_of
 from mecold.meta.config import MetaConfig
 from mecold.report import Recorder
 from mecold.tuning.config import EncoderTraining
-from mecold.tuning.lessons import TASKS
-from mecold.tuning.train import WITH_LOG, Shop, train_on
+from mecold.tuning.ground import Shop
+from mecold.tuning.tasks import TASKS
+from mecold.tuning.train import WITH_LOG, train_on
 from mecold.version import __version__
 
 
@@ -65,16 +66,17 @@ class MecoldTuned:
                 device=torch.device(training.device), recorder=Recorder(),
             )  # fmt: skip
             if not trained.weight:
-                return Mecold().fit(training)
+                return replace(Mecold().fit(training), told=trained.report.notes[-1])
             encoder = TextEncoder(
                 out, pooling=base.pooling, max_length=base.max_length, normalize=base.normalize, prompt=base.prompt,
-                device=training.device, cache=None,
+                device=training.device, cache=Path(place) / "vectors",
             )  # fmt: skip
-            candidates: dict[str, Encoder] = {"frozen": base, "trained": encoder, "both": SideBySide(base, encoder)}
-            texts, own = data.catalog.texts, MetaConfig()
+            candidates, texts = with_both(base, encoder), data.catalog.texts
             vectors = {
-                name: torch.from_numpy(encode_or_zero(one, texts)).to(training.device)
-                for name, one in candidates.items()
+                name: torch.from_numpy(one).to(training.device) for name, one in encoded(candidates, texts).items()
             }
-            choice = best_of(vectors, training.log, data.catalog, own, taught=encoder.taught(texts), seed=training.seed)
-            return Mecold().fit(replace(training, dataset=replace(data, encoder=candidates[choice.name])))
+            choice = best_of(
+                vectors, training.log, data.catalog, MetaConfig(), taught=encoder.taught(texts), seed=training.seed
+            )
+            found = Mecold().fit(replace(training, dataset=replace(data, encoder=candidates[choice.name])))
+            return replace(found, told=choice.told())
