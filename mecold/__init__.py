@@ -23,11 +23,13 @@ from mecold.recommender import Recommender
 from mecold.report import FitReport, Tracker
 from mecold.space.channels.host import ItemFactors
 from mecold.space.settings import FactorConfig
+from mecold.tasks.ads import ClickModel
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
 from mecold.version import __version__
 
 __all__ = [
     "Catalog",
+    "ClickModel",
     "DataWarning",
     "Encoder",
     "EncoderError",

@@ -1,14 +1,5 @@
-"""One model, one folder: JSON, safetensors and parquet, no pickle; written beside the target, then renamed.
+"""A recommender's folder: what of it lies in which file."""
 
-`config.json` holds the format version, every setting, and the sha256 of every other file; `load_model` verifies all of it
-before it builds anything. Nothing in a model folder is ever executed.
-"""
-
-import hashlib
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,10 +16,11 @@ from torch import Tensor
 from mecold.data.attributes import Attribute, Attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import Events
-from mecold.errors import ModelFileError, few
+from mecold.errors import ModelFileError
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model
+from mecold.sealed import aligned, plain, read_sealed, write_sealed
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Traits
 from mecold.space.clock import Clock
@@ -38,9 +30,9 @@ from mecold.space.settings import FactorConfig
 from mecold.space.shelf import Shelf
 from mecold.space.space import ItemSpace
 from mecold.space.statistics import Kept, Statistics
-from mecold.version import __version__
 
-FORMAT = 7
+KIND = "model"
+FORMAT = 8
 
 
 @dataclass(frozen=True)
@@ -76,59 +68,16 @@ def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, sett
     Raises:
         ModelFileError: if the folder holds something that is not a model.
     """
-    folder = folder.absolute()
-    check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    fresh, old = (folder.with_name(f".{folder.name}.{kind}-{mark}") for kind in ("new", "old"))
-    try:
-        fresh.mkdir()
-        _write(fresh, model, shelf, kept, settings)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    write_sealed(folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, kept, settings))
 
 
-def check_target(folder: Path) -> None:
-    """Refuse to replace anything but a model.
-
-    Raises:
-        ModelFileError: if the folder holds something else, or other files beside a model.
-    """
-    if folder.exists() and not _is_model(folder):
-        raise ModelFileError(
-            f"'{folder}' exists and is not a mecold model, or holds other files too; nothing was written. Name another "
-            "folder."
-        )
-
-
-def _is_model(folder: Path) -> bool:
-    """True for an empty folder, or one that holds a mecold model and nothing else: it will be replaced as a whole."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        return "format" in config and names <= {"config.json", *config["sha256"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return not names
-
-
-def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     space, basis = shelf.space, model.basis
     weights = {"basis.center": basis.center, "basis.project": basis.project, "basis.popular": basis.popular}
     weights |= {f"prior.{name}": value for name, value in model.head.prior.tensors().items()}
     weights |= {f"gains.{name}": value for name, value in model.head.gains.tensors().items()}
     weights |= {f"attributes.{one.name}": torch.from_numpy(one.centres) for one in model.attributes.columns}
-    save_file(_plain(weights), folder / "weights.safetensors")
+    save_file(plain(weights), folder / "weights.safetensors")
     items = {
         "lists.rows": space.lists.rows,
         "lists.values": space.lists.values,
@@ -142,10 +91,10 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
             items[f"{name}.support"] = channel.support
         if channel.clock is not None:
             items[f"{name}.centres"] = channel.clock.centres
-    save_file(_plain(items), folder / "items.safetensors")
+    save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     if kept is not None:
-        save_file(_plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
+        save_file(plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
         pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
     if isinstance(shelf.index, FaissIndex):
@@ -158,9 +107,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
         }
         for name, channel in space.channels.items()
     }
-    config = {
-        "format": FORMAT,
-        "mecold": __version__,
+    return {
         "encoder": model.encoder,
         "axes": model.axes,
         "channels": channels,
@@ -171,13 +118,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
         ],
         "new_gain": dict(basis.new_gain),
         **settings,
-        "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
     }
-    config["self"] = _hash_of(config)
-    (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _sparse_parts(statistics: Statistics) -> dict[str, Tensor]:
@@ -202,26 +143,13 @@ def _statistics(parts: Mapping[str, Tensor]) -> Statistics:
     return Statistics(**{field.name: found.get(field.name) for field in fields(Statistics)})  # type: ignore[arg-type]
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash_of(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
 def load_model(folder: Path) -> Content:
     """Read and verify a model.
 
     Raises:
         ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
     """
-    config = _checked_config(folder)
+    config = read_sealed(folder, KIND, FORMAT)
     try:
         return _content(folder, config)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, pl.exceptions.PolarsError) as error:
@@ -230,43 +158,8 @@ def load_model(folder: Path) -> Content:
         raise ModelFileError(f"The model in '{folder}' does not fit together: {error!r}. Save it again.") from error
 
 
-def _checked_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        kept = sorted(folder.absolute().parent.glob(f".{folder.name}.old-*"))
-        hint = f" A save was interrupted: the previous model lies in '{kept[-1]}'; rename it." if kept else ""
-        raise ModelFileError(f"There is no mecold model in '{folder}' (no config.json).{hint}")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version, sums = config["format"], dict(config["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"'{path}' is damaged: {error!r}. Restore it, or fit and save again.") from error
-    if version != FORMAT:
-        raise ModelFileError(
-            f"The model in '{folder}' has format {version}, written by mecold {config.get('mecold')}; this is mecold "
-            f"{__version__}, which reads format {FORMAT}. Update mecold, or fit and save again."
-        )
-    stated = config.pop("self", None)
-    bad = [] if stated == _hash_of(config) else ["config.json"]
-    for name, expected in sums.items():
-        file = folder / Path(name).name
-        if not file.is_file() or _hash(file) != expected:
-            bad.append(file.name if file.is_file() else f"{file.name} (missing)")
-    if bad:
-        raise ModelFileError(
-            f"The model in '{folder}' was damaged or changed after it was saved: {few(bad, 9)}. "
-            "Restore these files, or fit and save again."
-        )
-    return config
-
-
-def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in memory of torch's own: what a file maps may be aligned otherwise, and products then differ in the last bit."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
 def _content(folder: Path, config: Mapping[str, Any]) -> Content:
-    weights, items = (_aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
+    weights, items = (aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
     settings = config["config"]
     meta = MetaConfig(
         factors=FactorConfig(**settings["factors"]),

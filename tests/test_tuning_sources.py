@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from mecold import InvalidDataError, TextEncoder
 from mecold.cli.main import app
 from mecold.data.catalog import Catalog
+from mecold.data.impressions import read_impressions
 from mecold.tuning.config import EncoderTraining
-from mecold.tuning.ground import Shop, read_impressions, read_unlabelled
+from mecold.tuning.ground import Shop, read_unlabelled
 from mecold.tuning.judge import HeldOut, SameThing
 from mecold.tuning.lessons import Clicks, Labels
 from mecold.tuning.tasks import TASKS

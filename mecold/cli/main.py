@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from mecold.choice import choose_encoder
+from mecold.cli.ads import app as ads_app
 from mecold.cli.catalogue import hide, show, sync
 from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
@@ -26,7 +27,8 @@ from mecold.errors import InvalidDataError, few
 from mecold.meta.config import MetaConfig
 from mecold.plugins import Adapter, Broken, adapters
 from mecold.recommender import Recommender
-from mecold.store import check_target
+from mecold.sealed import check_target
+from mecold.store import KIND
 from mecold.tuning.train import train_encoder
 from mecold.version import __version__
 
@@ -36,6 +38,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
+app.add_typer(ads_app, name="ads")
 for command in (recommend, similar, hide, show, sync):
     app.command()(command)
 
@@ -102,7 +105,7 @@ def fit(
         template = TextTemplate(fields=tuple(text) or None)
         files = Files(interactions, items, column, type_, template)
         files.check()
-        check_target(out)
+        check_target(out, KIND)
         if tune_encoder is not None and len(encoder) > 1:
             raise InvalidDataError(f"--tune-encoder starts from one encoder; --encoder names {few(encoder)}.")
         if tune_encoder is not None and tune_encoder.absolute() == out.absolute():

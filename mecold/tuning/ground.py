@@ -11,14 +11,12 @@ import polars as pl
 from jaxtyping import Int64
 
 from mecold.data.catalog import Catalog, TextTemplate
-from mecold.data.frames import Columns, FrameLike, number_column, read_frame, require
+from mecold.data.frames import FrameLike, read_frame, require
 from mecold.data.interactions import Interactions
-from mecold.errors import InvalidDataError, few
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.judge import HeldOut
 
 LEAST_ITEMS = 16  # to learn anything from
-SHOWN = ("text", "impressions", "clicks", "group")
 
 
 @dataclass(frozen=True)
@@ -168,37 +166,6 @@ def read_unlabelled(source: FrameLike, fields: Sequence[str]) -> pl.DataFrame:
     return frame.select(
         frame[name] if name in frame.columns else pl.lit(None, pl.String).alias(name) for name in fields
     )
-
-
-def read_impressions(source: FrameLike, columns: Columns | None = None) -> pl.DataFrame:
-    """How often texts were shown and clicked.
-
-    Args:
-        source: frame or path: `text`, `impressions`, `clicks`, and `group`, if texts were shown beside one another.
-        columns: canonical name -> the caller's name.
-
-    Returns:
-        These columns; one group where none was told. Rows that were never shown, or have no text, are left out.
-
-    Raises:
-        InvalidDataError: naming a column that is missing or no number, or rows with more clicks than impressions.
-    """
-    what = "impressions"
-    frame = read_frame(source, what, columns, names=SHOWN, guess=SHOWN[1:3])
-    require(frame, SHOWN[:3], what)
-    for name in SHOWN[1:3]:
-        if (numbers := number_column(frame, name, what)) is None:
-            raise InvalidDataError(f"{name} of the {what} holds no number.")
-        frame = frame.with_columns(numbers.alias(name))
-    bad = ((frame["clicks"] < 0) | (frame["clicks"] > frame["impressions"])).arg_true().to_list()
-    if bad:
-        raise InvalidDataError(
-            f"{len(bad):,} of {len(frame):,} rows of the {what} have more clicks than impressions, or fewer than none "
-            f"(rows {few(bad)}). Drop or mend them first."
-        )
-    group = pl.col("group").cast(pl.String) if "group" in frame.columns else pl.lit("", pl.String)
-    frame = frame.select(pl.col("text").cast(pl.String), "impressions", "clicks", group.fill_null("").alias("group"))
-    return frame.filter((pl.col("text") != "") & (pl.col("impressions") > 0))
 
 
 def liked_of(log: Interactions) -> Interactions:

@@ -11,6 +11,7 @@ import torch
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike, read_frame, require
+from mecold.data.impressions import read_impressions
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.devices import device_of
 from mecold.encode.model_folder import DEFAULT_MODEL, find_model, weights_hash, words_hash
@@ -20,7 +21,7 @@ from mecold.report import FitReport, Recorder, Tracker
 from mecold.tuning.base import Base
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.folder import check_out, clear, workspace, write_encoder
-from mecold.tuning.ground import LEAST_ITEMS, Ground, Shop, read_impressions, read_unlabelled
+from mecold.tuning.ground import LEAST_ITEMS, Ground, Shop, read_unlabelled
 from mecold.tuning.judge import HeldOut, Judge, Matching, NewItems, SameThing
 from mecold.tuning.lessons import Lesson
 from mecold.tuning.loop import Course, Loop, Weights

@@ -1,0 +1,157 @@
+"""What is known of the creatives of one place, and what callers tell of them."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64, Int64
+
+from mecold.data.frames import FrameLike, id_column, read_frame, require
+from mecold.data.impressions import checked_counts
+from mecold.errors import InvalidDataError, few
+
+NUMBERS = ("prior", "shown", "clicks")
+
+
+@dataclass(frozen=True)
+class AdState:
+    """All that is known of the creatives of one place. The caller keeps it; the model keeps nothing.
+
+    Args:
+        creatives: ids.
+        prior: logit of each beside the place's level, as its text foretells, float64, read-only.
+        shown: impressions so far, float64, read-only.
+        clicks: clicks so far, float64, read-only.
+        model: fingerprint of the model that made it; another model refuses it.
+    """
+
+    creatives: tuple[str | int, ...]
+    prior: Float64[np.ndarray, " creatives"]
+    shown: Float64[np.ndarray, " creatives"]
+    clicks: Float64[np.ndarray, " creatives"]
+    model: str
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS:
+            numbers = np.array(getattr(self, name), dtype=np.float64)
+            numbers.flags.writeable = False
+            object.__setattr__(self, name, numbers)
+
+    @classmethod
+    def of(cls, creatives: Sequence[str | int], numbers: Sequence[np.ndarray], model: str) -> "AdState":
+        """From `prior`, `shown` and `clicks`, in this order."""
+        prior, shown, clicks = numbers
+        return cls(tuple(creatives), prior, shown, clicks, model)
+
+    @cached_property
+    def place(self) -> dict[str | int, int]:
+        """Where each creative stands."""
+        return {creative: at for at, creative in enumerate(self.creatives)}
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every field is, the numbers bit for bit."""
+        return self.to_json() == other.to_json() if isinstance(other, AdState) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def rows(self, creatives: Sequence[str | int]) -> Int64[np.ndarray, " some"]:
+        """Where some creatives stand.
+
+        Raises:
+            InvalidDataError: naming those that are not there.
+        """
+        found = [self.place.get(one, -1) for one in creatives]
+        if missing := [one for one, at in zip(creatives, found, strict=True) if at < 0]:
+            raise InvalidDataError(f"The state has no creative {few(list(dict.fromkeys(missing)))}. Add them first.")
+        return np.array(found, np.int64)
+
+    def to_json(self) -> str:
+        """The state as JSON text; `from_json` returns an equal state."""
+        numbers = {name: base64.b64encode(getattr(self, name).astype("<f8").tobytes()).decode() for name in NUMBERS}
+        return json.dumps({"creatives": list(self.creatives), **numbers, "model": self.model})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "AdState":
+        """Read a state written by `to_json`.
+
+        Raises:
+            InvalidDataError: if the text is not such a state.
+        """
+        try:
+            fields = json.loads(text)
+            numbers = [
+                np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f8").astype(np.float64)
+                for name in NUMBERS
+            ]
+            creatives = tuple(fields["creatives"])
+            if any(len(one) != len(creatives) or not np.isfinite(one).all() for one in numbers):
+                raise ValueError("numbers that do not fit the creatives")
+            if not all(isinstance(one, str | int) for one in creatives):
+                raise TypeError("creatives holds something that is no id")
+            return cls.of(creatives, numbers, str(fields["model"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidDataError(
+                f"This is not a saved AdState: {error!r}. Pass what `to_json()` returned."
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """The state as UTF-8 bytes of its JSON: portable, and safe to read from strangers."""
+        return self.to_json().encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "AdState":
+        """Read a state written by `to_bytes`."""
+        return cls.from_json(data)
+
+
+def read_creatives(source: Mapping[Any, str] | FrameLike) -> tuple[list[str | int], list[str]]:
+    """Ids and texts.
+
+    Args:
+        source: id -> text, or a frame or path with `creative_id` and `text`.
+
+    Raises:
+        InvalidDataError: on missing ids, and texts that say nothing.
+    """
+    if isinstance(source, Mapping):
+        source = pl.DataFrame({"creative_id": list(source), "text": list(source.values())}, strict=True)
+    frame = read_frame(source, "creatives")
+    require(frame, ("creative_id", "text"), "creatives")
+    ids = id_column(frame["creative_id"], "creative_id of the creatives").to_list()
+    texts = frame["text"].cast(pl.String).fill_null("").to_list()
+    if empty := [one for one, text in zip(ids, texts, strict=True) if not text.strip()]:
+        raise InvalidDataError(
+            f"{len(empty):,} creatives have no text: {few(empty)}. Give them one, or leave them out."
+        )
+    return ids, texts
+
+
+def read_counts(source: Mapping[Any, tuple[float, float]] | FrameLike) -> pl.DataFrame:
+    """Columns `creative_id`, `impressions`, `clicks`.
+
+    Args:
+        source: id -> (impressions, clicks), or such a frame or its path.
+
+    Raises:
+        InvalidDataError: on missing ids, and counts that cannot be.
+    """
+    what, names = "counts", ("impressions", "clicks")
+    if isinstance(source, Mapping):
+        numbers = [[float(one[at]) for one in source.values()] for at in range(2)]
+        source = pl.DataFrame({"creative_id": list(source), **dict(zip(names, numbers, strict=True))})
+    frame = read_frame(source, what, guess=names)
+    require(frame, ("creative_id", *names), what)
+    frame = frame.with_columns(id_column(frame["creative_id"], f"creative_id of the {what}"))
+    return checked_counts(frame, what)
+
+
+def twice_in(ids: Sequence[str | int]) -> list[str | int]:
+    """Those that stood before."""
+    known: set[str | int] = set()
+    return [one for one in ids if one in known or known.add(one)]  # type: ignore[func-returns-value]
