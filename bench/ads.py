@@ -17,7 +17,7 @@ import polars as pl
 from scipy.special import ndtri
 
 from mecold import ClickModel, TextEncoder
-from mecold.meta.ads import Cells, _likely_rates, simulate
+from mecold.meta.ads import Cells, likely_rates, simulate
 from mecold.tasks.offpolicy import off_policy
 
 CUT = 201426
@@ -101,7 +101,7 @@ def main() -> None:
     place = unseen["test_id"].rank("dense").to_numpy().astype(np.int64) - 1
     shown, clicks = (unseen[name].to_numpy().astype(float) for name in ("impressions", "clicks"))
     cells = Cells(np.zeros((len(place), 1)), place, shown, clicks)
-    rates = _likely_rates(cells, model.told["spread_of_arms"])
+    rates = likely_rates(cells, model.told["spread_of_arms"])
     print(f"| policy | {' | '.join(map(str, LOOKS))} |")
     blind = replace(model, usual=replace(model.usual, spread=model.told["spread_of_arms"]))
     for name, of, told, explore in (

@@ -27,6 +27,7 @@ from mecold.meta.fit import fit
 from mecold.model import Model, axes_of
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
+from mecold.sealed import bytes_of, folder_of
 from mecold.serving import adapt, check_k, check_state, chunks, finder, ranked_frame, states_of, with_seen
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Ranked
@@ -47,7 +48,7 @@ class Recommender(Stock):
         template: which item columns make the text.
         index: `"auto"` (exact), `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
         device: where training and scoring run: `"auto"`, `"cpu"`, `"cuda"`, ... (see `mecold.devices`).
-        rng: seed or generator of everything random (SPEC 7).
+        rng: seed or generator of everything random.
         progress: show progress bars.
     """
 
@@ -405,6 +406,32 @@ class Recommender(Stock):
         made._statistics = content.statistics
         if encoder is not None:
             made._check_encoder(*made._ready())
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """`pickle`, `copy`, joblib and spawned processes hand it over by the files that `save` writes."""
+        own = {"template": self.template, "device": str(self._device), "progress": self.progress}
+        files = None if self._state is None else bytes_of(self.save)
+        return Recommender._revived, (
+            files,
+            self._encoder,
+            own | {"config": self.config, "index": self._kind},
+            self._rng,
+        )
+
+    @classmethod
+    def _revived(
+        cls,
+        files: Mapping[str, bytes] | None,
+        encoder: Encoder | None,
+        own: Mapping[str, Any],
+        rng: np.random.Generator,
+    ) -> "Recommender":
+        made = cls(encoder, **own, rng=rng)
+        if files is not None:
+            with folder_of(files) as folder:
+                content = load_model(folder)
+            made._state, made._statistics = content.place(made._device), content.statistics
         return made
 
     def info(self) -> dict[str, Any]:

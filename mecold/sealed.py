@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,22 @@ def read_sealed(folder: Path, kind: str, form: int) -> dict[str, Any]:
             "Restore these files, or fit and save again."
         )
     return config
+
+
+def bytes_of(save: Callable[[Path], None]) -> dict[str, bytes]:
+    """What a function writes into a folder, file by file."""
+    with tempfile.TemporaryDirectory() as place:
+        save(Path(place) / "it")
+        return {path.name: path.read_bytes() for path in sorted((Path(place) / "it").iterdir())}
+
+
+@contextmanager
+def folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A folder with such files, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as place:
+        for name, data in files.items():
+            (Path(place) / Path(name).name).write_bytes(data)
+        yield Path(place)
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def make_shop(
     Args:
         n_items: number of items; at least one per product type (60).
         n_users: number of users.
-        rng: seed or generator (SPEC 7).
+        rng: seed or generator.
         structure: False makes a world without tastes, types or order: everybody buys by popularity alone.
     """
     rng = np.random.default_rng(rng)

@@ -88,7 +88,7 @@ def test_a_truncated_changed_or_missing_file_is_named(folder, file):
 def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format": 99, "mecold": "9.9"}))
-    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 7"):
+    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 8"):
         Recommender.load(folder)
     with pytest.raises(ModelFileError, match="no mecold model"):
         Recommender.load(tmp_path / "nothing")
@@ -103,14 +103,14 @@ def test_a_tampered_setting_is_noticed(folder):
 
 
 def test_a_failed_save_leaves_the_previous_model_whole(fitted, folder, monkeypatch):
-    from mecold import store
+    from mecold import sealed
 
     def full_disk(path):
         if path.name == "items.parquet":
             raise OSError(28, "No space left on device")
         return "x"
 
-    monkeypatch.setattr(store, "_hash", full_disk)
+    monkeypatch.setattr(sealed, "_hash", full_disk)
     with pytest.raises(OSError, match="No space left"):
         fitted.save(folder)
     monkeypatch.undo()
@@ -132,7 +132,7 @@ def test_saving_over_a_model_replaces_it_and_over_anything_else_is_refused(fitte
 def test_an_interrupted_swap_says_where_the_previous_model_lies(folder):
     old = folder.with_name(".model.old-12345678")
     shutil.move(folder, old)
-    with pytest.raises(ModelFileError, match=r"previous model lies in .*\.model\.old-12345678"):
+    with pytest.raises(ModelFileError, match=r"previous one lies in .*\.model\.old-12345678"):
         Recommender.load(folder)
 
 

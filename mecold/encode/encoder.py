@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -155,6 +156,10 @@ class TextEncoder:
         self.dim = int(self._model.config.hidden_size)
         settings = json.dumps([self.pooling, self.normalize, self.prompt, self.max_length])
         self._fingerprint = f"{weights[:16]}:{words_hash(folder)[:16]}:{settings}"
+        self._made_of: dict[str, Any] = {
+            "pooling": self.pooling, "max_length": self.max_length, "normalize": self.normalize, "prompt": self.prompt,
+            "batch_tokens": batch_tokens, "dtype": dtype, "device": device, "cache": cache,
+        }  # fmt: skip
         place = default_cache_folder() if cache == "default" else cache
         # dtypes share a fingerprint (a model fitted on a GPU serves on a CPU) but not a cache (same call, same bytes)
         self._cache: VectorCache | None = None
@@ -163,6 +168,10 @@ class TextEncoder:
                 self._cache = VectorCache(Path(place), f"{self._fingerprint}:{dtype}", self.dim)
             except OSError as error:
                 self._do_without_cache(place, error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in this process or another, reads the same folder again."""
+        return partial(TextEncoder, self.folder, **self._made_of), ()
 
     @property
     def fingerprint(self) -> str:

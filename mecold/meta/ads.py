@@ -182,7 +182,7 @@ def _rehearsed(
         return {EXPLORE[2]: 0.0}
     rows = np.flatnonzero(np.isin(cells.place, some))
     part, seed = cells.take(rows), int(rng.integers(2**31))
-    rates = _likely_rates(part, spread)
+    rates = likely_rates(part, spread)
     marks = {}
     for explore in EXPLORE:
         gains = [
@@ -193,7 +193,7 @@ def _rehearsed(
     return marks
 
 
-def _likely_rates(cells: Cells, spread: float) -> np.ndarray:
+def likely_rates(cells: Cells, spread: float) -> np.ndarray:
     """Click rates, drawn towards their place's mean by as much as they are noise: the best of a few is partly luck."""
     y, noise = cells.logit
     mean = cells.means(y, 1 / (spread**2 + noise))[cells.place]

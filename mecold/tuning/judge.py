@@ -24,14 +24,19 @@ SHOTS = 10
 
 @runtime_checkable
 class Judge(Protocol):
-    """Scores vectors of all item texts, the higher the better; `name` says by what measure."""
+    """Scores vectors, the higher the better."""
 
     @property
     def name(self) -> str:
         """Of the measure."""
         ...
 
-    def score(self, vectors: Float[Tensor, "items dim"]) -> float:
+    @property
+    def reads(self) -> Int64[np.ndarray, " read"]:
+        """Rows of the texts whose vectors it wants."""
+        ...
+
+    def score(self, vectors: Float[Tensor, "read dim"]) -> float:
         """One number."""
         ...
 
@@ -115,6 +120,11 @@ class NewItems:
         told = torch.tensor([text != "" for text in texts])
         return cls(told, supports, liked, held.items, counts)
 
+    @property
+    def reads(self) -> Int64[np.ndarray, " all"]:
+        """All items."""
+        return np.arange(len(self.told))
+
     def score(self, vectors: Tensor) -> float:
         """Mean over the users."""
         vectors = vectors.float().cpu() * self.told[:, None]
@@ -142,9 +152,15 @@ class Matching:
     second: Int64[np.ndarray, " views"]
     name: str = "reciprocal rank of an item's description under its title"
 
+    @property
+    def reads(self) -> Int64[np.ndarray, " both"]:
+        """First views, then second ones."""
+        return np.concatenate([self.first, self.second])
+
     def score(self, vectors: Tensor) -> float:
         """Mean over the items."""
-        likeness = vectors[torch.from_numpy(self.first)] @ vectors[torch.from_numpy(self.second)].T
+        first, second = vectors.chunk(2)
+        likeness = first @ second.T
         ranks = (likeness >= likeness.diagonal()[:, None]).sum(1)
         return float((1 / ranks.float()).mean())
 
@@ -170,9 +186,14 @@ class SameThing:
         rows = rows[np.bincount(things[rows], minlength=1)[things[rows]] > 1] if len(rows) else rows
         return cls(rows, things[rows]) if len(rows) >= LEAST_ALIKE else None
 
+    @property
+    def reads(self) -> Int64[np.ndarray, " texts"]:
+        """The held-out texts."""
+        return self.rows
+
     def score(self, vectors: Tensor) -> float:
         """Mean over the texts."""
-        own = vectors[torch.from_numpy(self.rows)].float().cpu()
+        own = vectors.float().cpu()
         if not own.isfinite().all():
             return -1.0
         likeness = own @ own.T

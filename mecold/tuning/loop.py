@@ -28,19 +28,17 @@ class Course:
         tower: the layers that learn.
         lessons: what is learned, by name.
         rows: of each lesson, the tower's rows of its texts.
-        judge: scores the vectors of the items; None: all steps are done, and the last weights kept.
-        items: so many texts of the tower, from the first on, are judged.
+        judge: scores vectors; None: all steps are done, and the last weights kept.
     """
 
     tower: Tower
     lessons: Mapping[str, Lesson]
     rows: Mapping[str, np.ndarray]
     judge: Judge | None
-    items: int
 
     def score(self) -> float:
         """The judge's, of the tower as it is; 0 without a judge."""
-        return 0.0 if self.judge is None else self.judge.score(self.tower.vectors(self.items))
+        return 0.0 if self.judge is None else self.judge.score(self.tower.vectors(self.judge.reads))
 
 
 @dataclass(frozen=True)

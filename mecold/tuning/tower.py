@@ -62,11 +62,11 @@ class Tower(nn.Module):
         return nn.functional.normalize(self._pooled(rows), dim=1)
 
     @torch.no_grad()
-    def vectors(self, count: int) -> Float[Tensor, "count dim"]:
-        """Vectors of the first texts as the encoder gives them: without what training adds to chance (dropout)."""
+    def vectors(self, rows: Int64[np.ndarray, " some"]) -> Float[Tensor, "some dim"]:
+        """Vectors of some texts as the encoder gives them: without what training adds to chance (dropout)."""
         learning = self.top.training
         self.top.eval()
-        found = self._pooled(np.arange(count))
+        found = self._pooled(rows)
         self.top.train(learning)
         return nn.functional.normalize(found, dim=1) if self.settings.normalize else found
 

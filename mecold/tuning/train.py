@@ -173,7 +173,7 @@ def train_on(
         base, every, trained_layers=config.trained_layers, max_length=config.max_length, place=place, device=device,
         progress=recorder.progress,
     )  # fmt: skip
-    course, start = Course(tower, lessons, of, judge, len(texts) + len(extra)), tower.weights()
+    course, start = Course(tower, lessons, of, judge), tower.weights()
     first = course.score()
     best, progress = Loop(course, config, place, seed, recorder).run(first)
     weight, score = (1.0, 0.0) if judge is None else (0.0, first)
