@@ -14,7 +14,7 @@ Source: the Gaussian model of user and item biases of Koren 2008 with the poster
 arXiv:1807.01622), kept to a few numbers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -79,9 +79,9 @@ class Newcomer(Numbers):
     slope: Float[Tensor, "text one_and_rank"]
     variance: Float[Tensor, " one_and_rank"]
 
-    def items(self, text: Float[Tensor, "items text"], belief: "Belief") -> RatedItems:
-        """Items that nobody has rated."""
-        expected = self.start + text @ self.slope
+    def items(self, text: Float[Tensor, "items width"], belief: "Belief") -> RatedItems:
+        """Items that nobody has rated; of their texts the leading directions are read."""
+        expected = self.start + text[:, : len(self.slope)] @ self.slope
         level, none = expected[:, 0], torch.zeros(len(text), dtype=text.dtype, device=text.device)
         doubt = self.variance[0] + (self.variance[1:] / belief.precision[3:]).sum()
         noise = belief.noise.sqrt()
@@ -214,7 +214,10 @@ class Rule(Numbers):
         shift, wider, tilt, down, up = said.unbind(said.ndim - 1)
         mean, std = found.mean + shift, found.variance.sqrt() * wider.exp()
         median = mean + std * tilt
-        low, high = median - std * (TAIL * down.exp() + SHORT_OF_NOTHING), median + std * (TAIL * up.exp() + SHORT_OF_NOTHING)
+        low, high = (
+            median - std * (TAIL * down.exp() + SHORT_OF_NOTHING),
+            median + std * (TAIL * up.exp() + SHORT_OF_NOTHING),
+        )
         return Expected(mean, std, low, median, high)
 
 
@@ -262,7 +265,7 @@ class RatingHead(Numbers):
             Rule(**part("rule")),
         )  # fmt: skip
 
-    def described(self, rows: Int[Tensor, " some"], text: Float[Tensor, "some text"]) -> RatedItems:
+    def described(self, rows: Int[Tensor, " some"], text: Float[Tensor, "some width"]) -> RatedItems:
         """Items by row; those with row -1, which nobody has rated, by their texts."""
         new = self.newcomer.items(text, self.belief)
         known = self.items.take(rows.clamp(min=0))

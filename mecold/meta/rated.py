@@ -56,7 +56,9 @@ class RatedLog:
         sizes = self.sizes[users]
         ends = np.cumsum(sizes)
         rows = np.repeat(self.offsets[users] - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
-        return RatedLog(np.concatenate([[0], ends]).astype(np.int64), self.items[rows], self.ratings[rows], self.n_items)
+        return RatedLog(
+            np.concatenate([[0], ends]).astype(np.int64), self.items[rows], self.ratings[rows], self.n_items
+        )
 
     def matrices(self, users: slice) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         """Who rated what, and how."""
@@ -214,7 +216,10 @@ def _from_text(
     """Weighted ridge regressions, their strengths by generalised cross-validation; factors, which have no sign, no intercept."""
     start, slope = np.zeros(target.shape[1]), np.zeros((text.shape[1], target.shape[1]))
     start[0] = (weights[:, 0] * target[:, 0]).sum() / max(weights[:, 0].sum(), LEAST_VARIANCE)
-    for columns in (slice(0, 1), slice(1, None)):  # factors share their weights, so that all of them cost one decomposition
+    for columns in (
+        slice(0, 1),
+        slice(1, None),
+    ):  # factors share their weights, so that all of them cost one decomposition
         weight, wanted = weights[:, columns].mean(1), target[:, columns] - start[columns]
         scaled = text * weight[:, None]
         values, axes = np.linalg.eigh(scaled.T @ text)

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from mecold.data.interactions import Interactions
 from mecold.data.rows import Rows
-from mecold.heads.ratings import FAR, OUTPUTS, Belief, Evidence, Expected, RatedItems, RatingHead, Rule, evidence
+from mecold.heads.ratings import OUTPUTS, Belief, Evidence, Expected, RatingHead, Rule, evidence
 from mecold.meta.rated import Rated, RatedLog, fit_items
 from mecold.report import Recorder
 
 FOLDS = 5
 RANK = 12
+DIRECTIONS = 64  # of the texts that are read: items with many ratings are few
 SHOTS = (0, 1, 2, 3, 4, 5, 7, 10, 14, 20, 40, 80)
 QUERY = 16  # ratings drawn of what followed
-ARRIVAL = 10  # first ratings, which are asked for where a user has enough others: who arrives rates unlike later
-ENOUGH = 5
+ARRIVAL = 10  # first ratings of a user: who arrives rates unlike later
+STAYING = ARRIVAL + 2  # ratings of users who are drawn from, where there are ENOUGH of them
+ENOUGH = 500  # and are then asked what they rate after their arrival
 USERS = 10_000  # most users to draw episodes from
 USERS_AT_ONCE = 512
 BENDS = 8
@@ -73,12 +75,18 @@ def learn_ratings(
     ratings = log.ratings.astype(np.float64)
     lowest, highest, users = ratings.min(), ratings.max(), int((log.lengths >= 2).sum())
     if lowest == highest or users < LEAST_USERS:
-        why = f"all are {lowest:g}" if lowest == highest else f"only {users} users have two or more, of {LEAST_USERS} needed"
+        why = (
+            f"all are {lowest:g}"
+            if lowest == highest
+            else f"only {users} users have two or more, of {LEAST_USERS} needed"
+        )
         recorder.note(f"Ratings cannot be foretold: {why}.")
         return None
     with torch.inference_mode(False), torch.enable_grad():
-        head = _learn(log, ratings, text.detach().cpu().double().numpy(), rng)
-    recorder.note(f"Ratings from {lowest:g} to {highest:g} can be foretold (predict_rating), learned from {len(ratings):,}.")
+        head = _learn(log, ratings, text[:, :DIRECTIONS].detach().cpu().double().numpy(), rng)
+    recorder.note(
+        f"Ratings from {lowest:g} to {highest:g} can be foretold (predict_rating), learned from {len(ratings):,}."
+    )
     return head
 
 
@@ -89,9 +97,9 @@ def _learn(
     centre, unit = ratings.mean(), ratings.std()
     rated = RatedLog(log.offsets, log.items, (ratings - centre) / unit, len(text))
     fold_of, bucket_of = rng.permutation(len(rated)) % FOLDS, rng.permutation(len(text)) % FOLDS
-    whole = rng.permutation(np.flatnonzero(rated.sizes >= 2))
+    stay = bool((rated.sizes >= STAYING).sum() >= ENOUGH)
     chosen = np.zeros(len(rated), bool)
-    chosen[whole[:USERS]] = True
+    chosen[rng.permutation(np.flatnonzero(rated.sizes >= (STAYING if stay else 2)))[:USERS]] = True
     parts, beliefs = [], []
     for fold in range(FOLDS):
         side = fit_items(rated.take(np.flatnonzero(fold_of != fold)), text, RANK, rng)
@@ -99,7 +107,7 @@ def _learn(
         if len(users):
             theirs = rated.take(users)
             beliefs.append(learn_belief(theirs, side, rng))
-            parts += _episodes(theirs, side, beliefs[len(beliefs) - 1], text, bucket_of == fold, rng)
+            parts += _episodes(theirs, side, beliefs[len(beliefs) - 1], text, bucket_of == fold, stay, rng)
     rule = _train(Asked.join(parts), torch.Generator().manual_seed(int(rng.integers(2**62))))
     side = fit_items(rated, text, RANK, rng)
     belief = replace(side.belief, precision=torch.stack([one.precision for one in beliefs]).log().mean(0).exp())
@@ -111,14 +119,16 @@ def learn_belief(log: RatedLog, side: Rated, rng: np.random.Generator) -> Belief
     """Precisions of users' parameters by expectation maximisation over users' first ratings."""
     belief = side.belief
     users = rng.permutation(np.flatnonzero(log.sizes >= 2))[: USERS_AT_ONCE * 4]
-    supports = [_support(log, users[start : start + USERS_AT_ONCE], SHOTS[-1]) for start in range(0, len(users), USERS_AT_ONCE)]
+    supports = [
+        _support(log, users[start : start + USERS_AT_ONCE], SHOTS[-1]) for start in range(0, len(users), USERS_AT_ONCE)
+    ]
     for _ in range(BELIEF_ROUNDS):
         total = torch.zeros_like(belief.precision)
         for items, said, mask in supports:
             mean, covariance = belief.posterior(side.items.take(items), said, mask)
             total = total + (mean.square() + covariance.diagonal(dim1=1, dim2=2)).sum(0)
         precision = len(users) / total.clamp(min=1e-9)
-        precision[3:] = (len(users) * (len(precision) - 3) / total[3:].sum())  # no factor of one fold is that of another
+        precision[3:] = len(users) * (len(precision) - 3) / total[3:].sum()  # no factor of one fold is that of another
         belief = replace(belief, precision=precision)
     return belief
 
@@ -134,18 +144,18 @@ def _support(log: RatedLog, users: Int64[np.ndarray, " some"], shots: int) -> tu
 
 def _episodes(
     log: RatedLog, side: Rated, belief: Belief, text: Float64[np.ndarray, "items text"],
-    held: Bool[np.ndarray, " items"], rng: np.random.Generator,
+    held: Bool[np.ndarray, " items"], stay: bool, rng: np.random.Generator,
 ) -> list[Asked]:  # fmt: skip
     """Episodes of users whom the items never saw; ratings of held items are asked for a second time, as of new ones."""
     as_new = side.without(text, held).items(torch.from_numpy(text.astype(np.float32)), belief)
     found = []
     for shots in SHOTS:
-        able = np.flatnonzero(log.sizes >= shots + 2)
+        able = np.flatnonzero(log.sizes >= max(shots + 2, ARRIVAL + 2 if stay else 0))
         for start in range(0, len(able), USERS_AT_ONCE):
             users = able[start : start + USERS_AT_ONCE]
             items, said, mask = _support(log, users, shots)
             sizes = log.sizes[users]
-            first = np.where(sizes >= ARRIVAL + ENOUGH, max(shots, ARRIVAL), shots)
+            first = np.full(len(users), max(shots, ARRIVAL if stay else 0))
             rest = sizes - first
             places = first[:, None] + (rng.random((len(users), QUERY)) * rest[:, None]).astype(np.int64)
             rows = log.offsets[users][:, None] + places
@@ -155,7 +165,9 @@ def _episodes(
             everything = torch.ones_like(query, dtype=torch.bool)
             for table, wanted in ((side.items, everything), (as_new, torch.from_numpy(held)[query])):
                 one = evidence(belief, support, said, mask, table.take(query))
-                found.append(Asked(one.mean[wanted], one.variance[wanted], one.facts[wanted], answer[wanted], weight[wanted]))
+                found.append(
+                    Asked(one.mean[wanted], one.variance[wanted], one.facts[wanted], answer[wanted], weight[wanted])
+                )
     return found
 
 
@@ -179,7 +191,7 @@ def _train(asked: Asked, rng: torch.Generator) -> Rule:
         expected = Rule(usual, spread, **learned)(Evidence(some.mean, some.variance, some.facts))
         loss = (some.weight * surprise(expected, some.said)).sum() / some.weight.sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
     return Rule(usual, spread, **{name: value.detach() for name, value in learned.items()})
