@@ -202,7 +202,7 @@ def test_a_frame_of_users_makes_the_states_of_single_users(rater, world):
 @bitwise
 def test_many_users_at_once_are_what_each_is_alone(rater, world):
     """The head itself, over a batch with padding."""
-    model, shelf = rater._ready()
+    model, _ = rater._ready()
     head = model.ratings.head
     sizes = np.array([0, 1, 4, 9])
     mask = torch.from_numpy(np.arange(9) < sizes[:, None])

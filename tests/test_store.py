@@ -88,7 +88,7 @@ def test_a_truncated_changed_or_missing_file_is_named(folder, file):
 def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format": 99, "mecold": "9.9"}))
-    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 7"):
+    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 8"):
         Recommender.load(folder)
     with pytest.raises(ModelFileError, match="no mecold model"):
         Recommender.load(tmp_path / "nothing")
