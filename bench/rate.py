@@ -5,8 +5,8 @@ DATA_DIR/SET holds interactions.parquet (`user_id`, `item_id`, `rating`, `timest
 - users: of users with 15 ratings or more a fifth is held out. Their first 0, 1, 3, 5, 10 ratings in order of time are the
   support; the same for every support are the ratings asked for: all after the tenth. Absolute error and squared error are
   averaged over users (the root is taken last), ratings cut to the scale, and the seeds averaged.
-- own ten (`--ten`): users with 13 to 100 ratings, each tested once in ten folds: ten ratings drawn at random are asked for, the
-  others are the support; precision at 5, where the user's own five best of the ten are relevant, ties at random.
+- own ten (`--parts ten`): users with 13 to 100 ratings, each tested once in ten folds: ten ratings drawn at random are asked
+  for, the others are the support; precision at 5, where the user's own five best of the ten are relevant, ties at random.
 - items: a fifth of the items is held out with all its ratings; users keep the others. Errors are averaged over ratings.
 
 Beside it stand: the mean of all ratings; the shrunk mean of an item; item and user biases by empirical Bayes; the same with
@@ -52,6 +52,7 @@ class Log:
 
     @classmethod
     def load(cls, folder: Path, vectors: Path | None, *, ordered: bool = True) -> "Log":
+        """Read a set; without order, histories are a fixed shuffle."""
         catalog = Catalog.read(folder / "items.parquet")
         frame = pl.read_parquet(folder / "interactions.parquet")
         read = Interactions.read(frame if ordered else frame.drop("timestamp"), catalog)
@@ -62,13 +63,16 @@ class Log:
         return cls(read, Basis.fit(texts, counts, 256).text(texts), (float(ratings.min()), float(ratings.max())))
 
     def take(self, users: np.ndarray) -> "Log":
+        """These users."""
         return Log(self.read.take(users), self.text, self.scale)
 
     def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """Items and ratings of a user."""
         rows = slice(self.read.offsets[user], self.read.offsets[user + 1])
         return self.read.items[rows], self.read.ratings[rows].astype(np.float64)
 
     def learned(self, seed: int) -> RatingHead:
+        """Ours."""
         head = learn_ratings(self.read, self.text, np.random.default_rng(seed))
         assert head is not None
         return head
@@ -103,7 +107,9 @@ class Biases:
         self.factors = self.factors.T
         self.variance = np.full(FACTORS, float(left.var()))
         for _ in range(3):
-            found = [self._taste(read.items[a:b], left[a:b]) for a, b in zip(read.offsets, read.offsets[1:], strict=False)]
+            found = [
+                self._taste(read.items[a:b], left[a:b]) for a, b in zip(read.offsets, read.offsets[1:], strict=False)
+            ]
             self.variance = np.mean([mean**2 + spread for mean, spread in found], axis=0)
 
     def _taste(self, items: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,12 +118,15 @@ class Biases:
         return covariance @ (rows.T @ left) / self.noise, covariance.diagonal()
 
     def level(self, items: np.ndarray, said: np.ndarray) -> float:
+        """A user's, shrunk."""
         return float((said - self.mean - self.item[items]).sum() / (len(items) + self.shrink))
 
     def biases(self, items: np.ndarray, said: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Levels of items and of the user."""
         return self.mean + self.item[wanted] + self.level(items, said)
 
     def with_factors(self, items: np.ndarray, said: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """The same and a posterior over factors."""
         level = self.level(items, said)
         taste, _ = self._taste(items, said - self.mean - self.item[items] - level)
         return self.biases(items, said, wanted) + self.factors[wanted] @ taste
@@ -225,7 +234,8 @@ def new_items(log: Log, seeds: list[int]) -> None:
         trusted = plain.count[well] / (plain.count[well] + 5)
         gram = (text[well] * trusted[:, None]).T @ text[well]
         ridge = np.zeros(len(text))
-        ridge[held] = text[held] @ np.linalg.solve(gram + 10 * np.eye(len(gram)), (text[well] * trusted[:, None]).T @ plain.item[well])
+        pull = (text[well] * trusted[:, None]).T @ plain.item[well]
+        ridge[held] = text[held] @ np.linalg.solve(gram + 10 * np.eye(len(gram)), pull)
         apart = defaultdict(list)
         for user in range(len(log.read)):
             items, said = log.of(user)
@@ -248,7 +258,9 @@ def new_items(log: Log, seeds: list[int]) -> None:
             found[name].append((np.abs(every_one).mean(), np.square(every_one).mean() ** 0.5))
     shown("new items", ["MAE/RMSE"])
     for name, pairs in found.items():
-        cell = "{:.4f}/{:.4f}".format(*np.mean(pairs, axis=0)) if name != "covered" else f"{np.mean(pairs, axis=0)[0]:.3f}"
+        cell = (
+            "{:.4f}/{:.4f}".format(*np.mean(pairs, axis=0)) if name != "covered" else f"{np.mean(pairs, axis=0)[0]:.3f}"
+        )
         shown(name if name != "covered" else "80% interval covers", [cell])
     print()
 
@@ -297,7 +309,9 @@ def main() -> None:
     for name in chosen.sets:
         vectors = None if chosen.vectors is None else Path(chosen.vectors.format(name))
         log = Log.load(chosen.data / name, vectors)
-        print(f"== {name}: {len(log.read):,} users, {len(log.text):,} items, {len(log.read.items):,} ratings", flush=True)
+        print(
+            f"== {name}: {len(log.read):,} users, {len(log.text):,} items, {len(log.read.items):,} ratings", flush=True
+        )
         if "users" in chosen.parts:
             users(log, chosen.seeds)
         if "items" in chosen.parts:

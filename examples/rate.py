@@ -22,7 +22,9 @@ def cellar() -> tuple[pl.DataFrame, pl.DataFrame]:
     rows = []
     for guest in range(600):
         level, taste = rng.normal(0.0, 0.4), rng.normal(0.0, 0.5)
-        for wine in rng.permutation(len(wines) - 16)[: rng.integers(5, 30)]:  # the last 16 are new: nobody has rated them
+        for wine in rng.permutation(len(wines) - 16)[
+            : rng.integers(5, 30)
+        ]:  # the last 16 are new: nobody has rated them
             rating = 3.5 + level + good[wine] + taste * white[wine] + rng.normal(0.0, 0.4)
             rows.append((guest, int(wine), float(np.clip(np.round(2 * rating) / 2, 1.0, 5.0))))
     items = pl.DataFrame(
@@ -46,7 +48,12 @@ def main() -> None:
 
     titles = dict(wines.iter_rows())
     asked = [0, 7, 100, 184, 191]  # the last two are new
-    told = [Interaction(2, rating=4.5), Interaction(35, rating=4.5), Interaction(110, rating=2.0), Interaction(141, rating=2.5)]
+    told = [
+        Interaction(2, rating=4.5),
+        Interaction(35, rating=4.5),
+        Interaction(110, rating=2.0),
+        Interaction(141, rating=2.5),
+    ]
     for name, history in (("a stranger", []), ("fond of white, after four ratings", told)):
         found = recommender.predict_rating(recommender.adapt_user(history), asked)
         print(f"\n{name}")
