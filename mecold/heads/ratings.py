@@ -157,14 +157,11 @@ def evidence(
             apart - belief.noise.sqrt(),
             (support.popular * real).sum(1) / (1 + shots),
             (support.level * real).sum(1) / (1 + shots),
-            torch.where(mask, said, 0.0).sum(1) / shrink,
         ],
         dim=1,
     )
     of_item = [wanted.level, wanted.popular, wanted.vague, wanted.spread, wanted.guess - wanted.level]
-    # how far a user's own level goes depends on the item
-    crossed = [of_user[:, place, None] * wanted.level for place in (2, 3, 5)] + [of_user[:, 2, None] * wanted.popular]
-    of_both = [parts[..., 0], parts[..., 1], parts[..., 2], taste, own, *crossed]
+    of_both = [parts[..., 0], parts[..., 1], parts[..., 2], taste, own]
     wide = of_user[:, None, :].expand(-1, loadings.shape[1], -1)
     facts = torch.cat([wide, torch.stack(of_item + of_both, dim=2)], dim=2)
     return Evidence(wanted.level + parts.sum(2), own + wanted.doubt + belief.noise, facts)

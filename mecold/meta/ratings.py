@@ -6,6 +6,7 @@ episodes are treated as new, so that it is learned how far texts can be trusted.
 Source: cross-fitting as in `meta.crossfit`; quantiles by the pinball loss of Koenker and Bassett 1978.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +30,8 @@ STAYING = ARRIVAL + 2  # ratings of users who are drawn from, where there are EN
 ENOUGH = 500  # and are then asked what they rate after their arrival
 USERS = 10_000  # most users to draw episodes from
 USERS_AT_ONCE = 512
-BENDS = 8
+BENDS = 8  # of each rule
+RULES = 4  # that are learned from other draws, and averaged
 STEPS, BATCH, RATE, DECAY = 400, 4096, 0.01, 1e-3
 LEAST_USERS = 2 * FOLDS  # with two ratings or more
 PERCENTILES = (0.1, 0.5, 0.9)
@@ -108,7 +110,8 @@ def _learn(
             theirs = rated.take(users)
             beliefs.append(learn_belief(theirs, side, rng))
             parts += _episodes(theirs, side, beliefs[len(beliefs) - 1], text, bucket_of == fold, stay, rng)
-    rule = _train(Asked.join(parts), torch.Generator().manual_seed(int(rng.integers(2**62))))
+    asked, draws = Asked.join(parts), torch.Generator().manual_seed(int(rng.integers(2**62)))
+    rule = _mean([_train(asked, draws) for _ in range(RULES)])
     side = fit_items(rated, text, RANK, rng)
     belief = replace(side.belief, precision=torch.stack([one.precision for one in beliefs]).log().mean(0).exp())
     scale = torch.tensor([ratings.min(), ratings.max(), centre, unit], dtype=torch.float32)
@@ -195,6 +198,16 @@ def _train(asked: Asked, rng: torch.Generator) -> Rule:
         optimiser.step()
         schedule.step()
     return Rule(usual, spread, **{name: value.detach() for name, value in learned.items()})
+
+
+def _mean(rules: Sequence[Rule]) -> Rule:
+    """The rule whose outputs are the mean of those of others: their bends side by side."""
+    first = rules[0]
+    added = {name: torch.stack([getattr(rule, name) for rule in rules]).mean(0) for name in ("straight", "start")}
+    into = torch.cat([rule.into for rule in rules], dim=1)
+    bend = torch.cat([rule.bend for rule in rules])
+    out = torch.cat([rule.out for rule in rules]) / len(rules)
+    return Rule(first.usual, first.spread, added["straight"], into, bend, out, added["start"])
 
 
 def surprise(expected: Expected, said: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
