@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,8 +11,34 @@ import torch
 from mecold.data.attributes import Attributes
 from mecold.data.events import Events
 from mecold.heads.preference import Coefficients, PreferenceHead
+from mecold.heads.ratings import RatingHead
 from mecold.space.basis import Basis
 from mecold.space.space import ItemSpace
+from mecold.types import ItemId
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """How ratings come about: a head, and which of its items is whose.
+
+    Args:
+        head: on the CPU, wherever the model is: it is small, and asked for one user at a time.
+        rows: item id -> row of the head's items; an item that was taken out has none, and is a new one should it come back.
+    """
+
+    head: RatingHead
+    rows: Mapping[ItemId, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest rating of the log."""
+        lowest, highest = self.head.scale[:2].tolist()
+        return lowest, highest
+
+    def without(self, items: Iterable[ItemId]) -> "Ratings":
+        """The same, with nothing known of these items."""
+        gone = set(items)
+        return replace(self, rows={item: row for item, row in self.rows.items() if item not in gone})
 
 
 @dataclass(frozen=True)
@@ -26,6 +53,7 @@ class Model:
         log: the fit's record as JSON lines.
         events: kinds of events that it was fitted with.
         attributes: what it knows of users beside what they did.
+        ratings: how ratings come about; None where the log had none to learn from.
     """
 
     basis: Basis
@@ -35,6 +63,7 @@ class Model:
     log: str
     events: Events = field(default_factory=Events)
     attributes: Attributes = field(default_factory=Attributes)
+    ratings: Ratings | None = None
 
     @cached_property
     def notes(self) -> list[str]:
@@ -60,9 +89,14 @@ class Model:
         for one in self.attributes.columns:
             digest.update(f"{one.name} {one.kind} {one.names}".encode() + one.edges.tobytes() + one.centres.tobytes())
         named = {"center": self.basis.center, "project": self.basis.project, "popular": self.basis.popular}
-        for name, value in (named | self.head.prior.tensors() | self.head.gains.tensors()).items():
+        rated = {} if self.ratings is None else self.ratings.head.tensors()
+        for name, value in (named | self.head.prior.tensors() | self.head.gains.tensors() | rated).items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def without(self, items: Iterable[ItemId]) -> "Model":
+        """The same model, with nothing known of how these items were rated."""
+        return self if self.ratings is None else replace(self, ratings=self.ratings.without(items))
 
     def to(self, device: torch.device) -> "Model":
         """The same model on another device."""

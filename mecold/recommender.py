@@ -24,7 +24,9 @@ from mecold.encode.encoder import Encoder
 from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError
 from mecold.meta.fit import fit
-from mecold.model import Model, axes_of
+from mecold.meta.ratings import learn_ratings
+from mecold.model import Model, Ratings, axes_of
+from mecold.rating import foretold
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
 from mecold.sealed import bytes_of, folder_of
@@ -106,8 +108,14 @@ class Recommender(Stock):
             log, catalog, vectors, self.config, factors=factors, groups=known.sizes,
             taught=taught_by(self._known_encoder(), catalog.texts), rng=self._rng, recorder=recorder,
         )  # fmt: skip
+        every = torch.arange(len(found.space), device=self._device)
+        # a generator of its own: what ranks is the same with ratings and without
+        rating = learn_ratings(log, found.space.text_of(every), self._rng.spawn(1)[0], recorder)
+        rated = (
+            None if rating is None else Ratings(rating, {item: row for row, item in enumerate(catalog.ids.to_list())})
+        )
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
-        model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known)
+        model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known, rated)
         shelf = Shelf.of(catalog, found.space, self._kind)
         with self._lock:
             self._state = (model, shelf)
@@ -172,7 +180,7 @@ class Recommender(Stock):
         for some in chunks(log):
             users = log.users[some].to_list()
             unknown = [log.unknown.get(user, ()) for user in users]
-            found = states_of(model, shelf, log.histories(labels, some), unknown)
+            found = states_of(model, shelf, log.histories(labels, some, rated=True), unknown)
             states.update(zip(users, found, strict=True))
         return states
 
@@ -302,6 +310,29 @@ class Recommender(Stock):
         wanted = torch.from_numpy(rows).to(self._device)
         found: np.ndarray = shelf.space.scores_among(wanted, shelf.vectors_of(user))[0].cpu().numpy()
         return found
+
+    def predict_rating(self, user: UserState, items: Iterable[ItemId]) -> pl.DataFrame:
+        """What a user will say of items, on the scale of the log's ratings, and how sure that is.
+
+        Ratings of the support are read, `Interaction(item, rating=4.0)`; who has none gets what a user is expected to say of
+        whom nothing is known. Items that nobody has rated go by their texts. See docs/ratings.md.
+
+        Args:
+            user: from `adapt_user` or `adapt_users` of this model.
+            items: the items, those of the support allowed.
+
+        Returns:
+            A frame in the order given: `item_id`; `mean` and `std`, expected value and standard deviation; `low`, `median`,
+            `high`, below which are a tenth, a half and nine tenths of such ratings. Of these `mean` has the smallest squared
+            error, `median` the smallest absolute error.
+
+        Raises:
+            InvalidDataError: if the state comes from another model, or the model was fitted without ratings.
+            UnknownItemError: naming items that are not in the catalogue.
+        """
+        model, shelf = self._ready()
+        check_state(user, model, shelf.space.dim)
+        return foretold(model, shelf, user, items)
 
     def similar_items(
         self,
@@ -480,7 +511,7 @@ class Recommender(Stock):
         on_unknown: OnUnknown,
     ) -> tuple[Histories, tuple[ItemId, ...]]:  # fmt: skip
         events = model.events if model.events.names else None
-        support, unknown = read_history(history, shelf.catalog, on_unknown, events)
+        support, unknown = read_history(history, shelf.catalog, on_unknown, events, self.config.liked_from)
         if attributes is None:
             return support, unknown
         groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))

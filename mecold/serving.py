@@ -10,14 +10,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from mecold.data.catalog import Catalog, plain_ids
 from mecold.data.frames import id_column
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError, few
-from mecold.model import Model
+from mecold.model import Model, Ratings
 from mecold.rules import Allowed, Rules
 from mecold.space.back import Back
 from mecold.space.index import Hidden, Ranked
@@ -45,9 +45,15 @@ def check_state(user: object, model: Model, dim: int) -> None:
             f"This user was adapted by the model {user.model}, not by {model.fingerprint}: scores would mean nothing. "
             "Call adapt_user again."
         )
-    for name, size in (("query", dim), ("trust", len(user.seen)), ("again", len(user.seen))):
+    for name, size in (
+        ("query", dim),
+        ("trust", len(user.seen)),
+        ("again", len(user.seen)),
+        ("ratings", len(user.seen)),
+    ):
         numbers = getattr(user, name)
-        if numbers.shape != (size,) or not np.isfinite(numbers).all():
+        bad = np.isinf(numbers) if name == "ratings" else ~np.isfinite(numbers)
+        if numbers.shape != (size,) or bad.any():
             raise InvalidDataError(
                 f"The state's {name} has shape {numbers.shape} or is not finite; it needs {size} finite numbers. "
                 "Call adapt_user again."
@@ -77,6 +83,9 @@ def states_of(
     users = adapt(model, shelf, support)
     vectors, trusts, rows = users.vector.cpu().numpy(), users.trust.cpu().numpy(), support.rows.numpy()
     before = model.head.again(support).cpu().numpy() if model.repeats else None
+    rated = None if support.ratings is None else support.ratings.numpy()
+    if rated is not None and model.ratings is not None:
+        check_ratings(model.ratings, rated, lambda user, place: shelf.ids(rows[user, [place]])[0])
     for user, shots in enumerate(support.mask.sum(1).tolist()):
         seen = (*shelf.ids(rows[user, :shots]), *unknown[user])
         read = min(shots, trusts.shape[1])  # of a long history only the newest items
@@ -85,7 +94,31 @@ def states_of(
         again = np.zeros(len(seen), np.float32)
         if before is not None:
             again[:shots] = before[user, :shots]
-        yield UserState(vectors[user], seen, trust, again, shots, model.fingerprint)
+        ratings = np.full(len(seen), np.nan, np.float32)
+        if rated is not None:
+            ratings[:shots] = rated[user, :shots]
+        yield UserState(vectors[user], seen, trust, again, ratings, shots, model.fingerprint)
+
+
+def check_ratings(
+    model: Ratings, ratings: Float[np.ndarray, "users length"], item: Callable[[int, int], ItemId]
+) -> None:
+    """Refuse ratings outside the scale that the model was fitted with.
+
+    Args:
+        model: knows the scale.
+        ratings: NaN where there is none.
+        item: id of the item in a place of a user's history.
+    """
+    lowest, highest = model.scale
+    users, places = np.nonzero((ratings < lowest) | (ratings > highest))
+    if len(users):
+        pairs = zip(users.tolist(), places.tolist(), strict=True)
+        raise InvalidDataError(
+            f"{len(users):,} of {int((~np.isnan(ratings)).sum()):,} ratings lie outside {lowest:g} to {highest:g}, the scale of "
+            f"the log of the fit: {few([(item(*pair), float(ratings[pair])) for pair in pairs])}. Bring them to that scale, or "
+            "fit on a log with ratings like these."
+        )
 
 
 def chunks(log: Interactions) -> Iterator[slice]:

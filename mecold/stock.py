@@ -105,7 +105,7 @@ class Stock:
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
-            self._state = (model, shelf.changed(leaving))
+            self._state = (model.without(leaving), shelf.changed(leaving))
 
     def hide_items(self, ids: Iterable[ItemId]) -> None:
         """Recommend these items no more, and keep all that is known of them; readers see all of them hidden or none.
@@ -175,7 +175,7 @@ class Stock:
             if gone == "hide":
                 now = now.with_hidden(now.there(leaving), hidden=True)
             elif leaving:
-                now = now.changed(leaving)
+                now, model = now.changed(leaving), model.without(leaving)
             self._state = (model, now)
         hidden, removed = (len(leaving), 0) if gone == "hide" else (0, len(leaving))
         return Synced(

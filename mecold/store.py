@@ -18,8 +18,9 @@ from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import Events
 from mecold.errors import ModelFileError
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
+from mecold.heads.ratings import RatingHead
 from mecold.meta.config import MetaConfig, TrainConfig
-from mecold.model import Model
+from mecold.model import Model, Ratings
 from mecold.sealed import aligned, plain, read_sealed, write_sealed
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Traits
@@ -96,6 +97,13 @@ def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: 
     if kept is not None:
         save_file(plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
         pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
+    if model.ratings is not None:
+        save_file(plain(model.ratings.head.tensors()), folder / "ratings.safetensors")
+        rows = model.ratings.rows
+        ids = pl.Series("item_id", list(rows), dtype=shelf.catalog.ids.dtype)
+        pl.DataFrame([ids, pl.Series("row", list(rows.values()), dtype=pl.Int64)]).write_parquet(
+            folder / "ratings.parquet"
+        )
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
     if isinstance(shelf.index, FaissIndex):
         shelf.index.write(folder / "index.faiss")
@@ -179,7 +187,7 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     events = Events(tuple(config["events"]["names"]), config["events"]["goals"])
     known = Attributes(tuple(_attribute(one, weights) for one in config["attributes"]))
     record = (folder / "fit_log.jsonl").read_text("utf-8")
-    model = Model(basis, head, config["encoder"], config["axes"], record, events, known)
+    model = Model(basis, head, config["encoder"], config["axes"], record, events, known, _ratings(folder, config))
     channels = {name: _channel(name, one, items) for name, one in about.items()}
     space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
     table = pl.read_parquet(folder / "items.parquet")
@@ -196,6 +204,14 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
         ids = pl.read_parquet(folder / "statistics.parquet")["item_id"]
         kept = Kept(ids, _statistics(load_file(folder / "statistics.safetensors")))
     return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
+
+
+def _ratings(folder: Path, config: Mapping[str, Any]) -> Ratings | None:
+    if "ratings.safetensors" not in config["sha256"]:
+        return None
+    table = pl.read_parquet(folder / "ratings.parquet")
+    rows = dict(zip(table["item_id"].to_list(), table["row"].to_list(), strict=True))
+    return Ratings(RatingHead.of(aligned(load_file(folder / "ratings.safetensors"))), rows)
 
 
 def _attribute(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Attribute:

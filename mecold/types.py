@@ -27,6 +27,8 @@ class Interaction(NamedTuple):
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
         event: what kind of event it was, such as "purchase", where the model was fitted with kinds; None is the strongest.
+        rating: on the scale of the log of the fit; what `predict_rating` reads. Where the model was fitted with `liked_from`, a
+            lower one is a dislike, as in a frame, unless `label` is given too. None: there is none.
     """
 
     item: ItemId
@@ -34,6 +36,7 @@ class Interaction(NamedTuple):
     time: float | datetime | None = None
     weight: float = 1.0
     event: str | None = None
+    rating: float | None = None
 
 
 class Recommendation(NamedTuple):
@@ -78,7 +81,7 @@ class Explanation:
     contributions: tuple[tuple[ItemId, float], ...]
 
 
-_NUMBERS = ("query", "trust", "again")  # of a state, as arrays
+_NUMBERS = ("query", "trust", "again", "ratings")  # of a state, as arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class UserState:
         seen: the items of the support, never recommended unless asked for.
         trust: how much the neighbours of each item of `seen` count, float32, read-only; 0 for an unknown item.
         again: what each item of `seen` scores for having come before, should it be let come back, float32, read-only.
+        ratings: how each item of `seen` was rated, NaN where it was not, float32, read-only.
         shots: size of the support.
         model: fingerprint of the model that made the query; another model refuses the state.
     """
@@ -98,6 +102,7 @@ class UserState:
     seen: tuple[ItemId, ...]
     trust: Float32[np.ndarray, " seen"]
     again: Float32[np.ndarray, " seen"]
+    ratings: Float32[np.ndarray, " seen"]
     shots: int
     model: str
 
@@ -131,14 +136,14 @@ class UserState:
         """
         try:
             fields = json.loads(text)
-            query, trust, again = (
+            query, trust, again, ratings = (
                 np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f4").astype(np.float32)
                 for name in _NUMBERS
             )
             seen, shots = tuple(fields["seen"]), int(fields["shots"])
             if not all(isinstance(item, str | int) for item in seen):
                 raise TypeError("seen holds something that is no item id")
-            return cls(query, seen, trust, again, shots, str(fields["model"]))
+            return cls(query, seen, trust, again, ratings, shots, str(fields["model"]))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidDataError(
                 f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."

@@ -31,6 +31,7 @@ class Histories(Rows):
         repeats: how often each row's item came; None where none came twice.
         since: how many interactions of the user came after the last of them.
         moments: what the moment of each row was like, as groups; None where nothing is known of moments.
+        ratings: as they were given, NaN where none was, and in padding; None where nobody asks for them.
     """
 
     rows: Int[Tensor, "users length"]
@@ -44,6 +45,7 @@ class Histories(Rows):
     repeats: Int[Tensor, "users length"] | None = None
     since: Int[Tensor, "users length"] | None = None
     moments: Int[Tensor, "users length contexts"] | None = None
+    ratings: Float[Tensor, "users length"] | None = None
 
     @classmethod
     def padded(
@@ -60,6 +62,7 @@ class Histories(Rows):
         repeats: np.ndarray | None = None,
         since: np.ndarray | None = None,
         moments: np.ndarray | None = None,
+        ratings: np.ndarray | None = None,
     ) -> "Histories":
         """Histories out of flat arrays, user after user; at least one column wide.
 
@@ -75,6 +78,7 @@ class Histories(Rows):
             repeats: one per row; every item came once by default.
             since: one per row, with `repeats`.
             moments: groups of each row; nothing is known by default.
+            ratings: one per row, NaN where there is none; none by default.
         """
         sizes = np.asarray(sizes, np.int64)
         mask = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
@@ -96,6 +100,7 @@ class Histories(Rows):
             None if repeats is None else spread(repeats, 0, np.int64),
             None if since is None else spread(since, 0, np.int64),
             None if moments is None else spread(moments, -1, np.int64),
+            None if ratings is None else spread(ratings, np.nan, np.float32),
         )
 
     @cached_property
@@ -183,15 +188,19 @@ class Histories(Rows):
             times=torch.where(mask, self.times, torch.nan),
             mask=mask,
             kinds=None if self.kinds is None else torch.where(mask, self.kinds, 0),
+            ratings=None if self.ratings is None else torch.where(mask, self.ratings, torch.nan),
         )
 
     def _columns(self, change: Callable[[Tensor], Tensor]) -> "Histories":
         """The same users with everything changed that there is one of per row."""
-        kinds, repeats, since, moments = (
-            None if part is None else change(part) for part in (self.kinds, self.repeats, self.since, self.moments)
+        kinds, repeats, since, moments, ratings = (
+            None if part is None else change(part)
+            for part in (self.kinds, self.repeats, self.since, self.moments, self.ratings)
         )
         rows, labels, weights, times, mask = map(change, (self.rows, self.labels, self.weights, self.times, self.mask))
-        return Histories(rows, labels, weights, times, mask, kinds, self.groups, self.goals, repeats, since, moments)
+        return Histories(
+            rows, labels, weights, times, mask, kinds, self.groups, self.goals, repeats, since, moments, ratings
+        )  # fmt: skip
 
 
 def _picked(part: Tensor, columns: Int[Tensor, "users some"]) -> Tensor:

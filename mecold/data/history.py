@@ -22,9 +22,16 @@ _NUMBERS: Any = (float, int, np.number)
 
 
 def read_history(
-    source: object, catalog: Catalog, on_unknown: OnUnknown, events: Events | None = None
+    source: object,
+    catalog: Catalog,
+    on_unknown: OnUnknown,
+    events: Events | None = None,
+    liked_from: float | None = None,
 ) -> tuple[Histories, tuple[ItemId, ...]]:
-    """One user's history, and the items of it that are not in the catalogue."""
+    """One user's history, and the items of it that are not in the catalogue.
+
+    A rating makes the label where `liked_from` says how, unless the row has a label of its own.
+    """
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
     if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
@@ -47,15 +54,23 @@ def read_history(
     aside = set(unknown)
     known = [row for row in first.values() if row.item not in aside]
     rows = catalog.rows([row.item for row in known], f"the user's {len(first):,} items")
-    numbers = np.array([(row.label, row.weight, row.time if timed else np.nan) for row in known], np.float64)
-    labels, weights, times = numbers.reshape(-1, 3).T
+    numbers = np.array(
+        [
+            (row.label, row.weight, row.time if timed else np.nan, np.nan if row.rating is None else row.rating)
+            for row in known
+        ],
+        np.float64,
+    )
+    labels, weights, times, ratings = numbers.reshape(-1, 4).T
+    if liked_from is not None:
+        labels = np.where((labels == 1) & (ratings < liked_from), -1.0, labels)
     kinds = None if events is None else np.array([events.place(row.event) for row in known], np.int64)
     repeats = since = None
     if len(first) < len(given) or (events is not None and events.goals):
         repeats, since = _came([row for row in given if row.item not in aside], known, events)
     support = Histories.padded(
         rows, np.array([len(rows)]), labels=labels, weights=weights, times=times, kinds=kinds, repeats=repeats, since=since,
-        goals=0 if events is None else events.goals,
+        goals=0 if events is None else events.goals, ratings=None if np.isnan(ratings).all() else ratings,
     )  # fmt: skip
     return support, unknown
 
@@ -104,11 +119,13 @@ def _checked(one: Any, place: int) -> Interaction:
         return row
     if row.time is not None and not isinstance(row.time, float | int):
         row = row._replace(time=_seconds(row.time))
+    if row.rating is not None and not _is_float32(row.rating):
+        raise InvalidDataError(f"{row} must have a finite rating, or None where there is none.")
     numbers = (row.label, row.weight, row.time or 0.0)
     if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
         raise InvalidDataError(
             f"{row} must have a finite label from -1 (disliked) to 1 (liked), a finite time if any, and a positive, finite "
-            "weight. Turn ratings into labels, or hand over a frame with a rating column to a model with liked_from."
+            "weight. Ratings go into Interaction(item, rating=...)."
         )
     return row
 

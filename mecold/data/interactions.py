@@ -201,7 +201,11 @@ class Interactions:
         return f"{name} are not read: every interaction counts as a liking. Pass MetaConfig(liked_from={mark:g})."
 
     def histories(
-        self, labels: Float32[np.ndarray, " rows"], users: slice = slice(None), first: int | None = None
+        self,
+        labels: Float32[np.ndarray, " rows"],
+        users: slice = slice(None),
+        first: int | None = None,
+        rated: bool = False,
     ) -> Histories:
         """Histories as tensors.
 
@@ -209,6 +213,7 @@ class Interactions:
             labels: of every interaction of the log, as from `labels_from`.
             users: which users.
             first: of each, only so many, the oldest.
+            rated: with their ratings, where the log has any.
         """
         starts, sizes = self.offsets[:-1][users], self.lengths[users]
         if first is not None:
@@ -222,6 +227,7 @@ class Interactions:
             groups=None if self.groups is None else self.groups[users], goals=self.events.goals,
             repeats=None if self.repeats is None else self.repeats[rows], since=None if self.since is None else self.since[rows],
             moments=None if self.moments is None else self.moments[rows],
+            ratings=self.ratings[rows] if rated and self.ratings is not None else None,
         )  # fmt: skip
 
     def split(self, values: np.ndarray | None = None) -> list[np.ndarray]:

@@ -133,6 +133,37 @@ def solve(
     return start + torch.einsum("us,usd->ud", pull, spread)
 
 
+def posterior(
+    prior: Float[Tensor, "users dim"],
+    items: Float[Tensor, "users shots dim"],
+    labels: Float[Tensor, "users shots"],
+    mask: Bool[Tensor, "users shots"],
+    *,
+    l2: Float[Tensor, " dim"],
+    weights: Float[Tensor, "users shots"],
+) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "users dim dim"]]:
+    """Mean and covariance of each user's head: what `solve` finds, and how sure that is.
+
+    Args:
+        prior: mean of the Gaussian prior, per user.
+        items: vectors of the support items; padded rows may hold anything finite.
+        labels: target scores.
+        mask: True for real rows; a padded row changes nothing.
+        l2: precision of the prior per dimension; positive.
+        weights: precision of each support row.
+
+    Returns:
+        The adapted heads and their covariances, at one factorisation of a (dim x dim) matrix per user: for heads that are
+        narrower than supports are long.
+    """
+    rows = torch.where(mask[..., None], items, 0.0)
+    weighted = torch.where(mask, weights, 0.0)[..., None] * rows
+    precision = torch.einsum("usd,use->ude", weighted, rows) + torch.diag(l2)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+    target = torch.einsum("usd,us->ud", weighted, torch.where(mask, labels, 0.0)) + prior * l2
+    return torch.einsum("ude,ue->ud", covariance, target), covariance
+
+
 def gramian(item: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
     """Mean outer product of the item vectors: the catalogue as implicit negatives."""
     return item.T @ item / max(1, len(item))
