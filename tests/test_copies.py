@@ -8,7 +8,7 @@ import joblib
 import polars as pl
 import pytest
 
-from mecold import EncoderError, Recommender, TextEncoder
+from mecold import Recommender, TextEncoder
 from tests.conftest import SMALL, word_vectors
 
 HISTORY = ["p1", "p2", "p5"]
@@ -72,7 +72,4 @@ def test_an_encoder_is_handed_over_by_its_folder(tmp_path):
     assert again.fingerprint == first.fingerprint
     assert (again.encode(["a pen"]) == first.encode(["a pen"])).all()
     assert [path.name for path in (tmp_path / "vectors").iterdir()], "the copy reads the same cache"
-    data = pickle.dumps(first)
-    assert len(data) < 2000
-    with pytest.raises(EncoderError):
-        pickle.loads(data.replace(str(first.folder).encode(), b"x" * len(str(first.folder))))
+    assert len(pickle.dumps(first)) < 2000, "weights stay where they are"
