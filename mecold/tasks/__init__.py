@@ -1,0 +1,1 @@
+"""What a shop asks beside ranking: one door per task."""
