@@ -26,18 +26,20 @@ RULES = {
     "trust": (0.5, -0.2),
     "trust_shots": (0.5, -0.2),
     "trust_agreement": (0.0, 0.0),
-    "scale": (2.8, 2.6),
+    "scale": (2.85, 2.65),
     "scale_shots": (0.0, 0.1),
     "norm": (0.0, 0.0),
-    "offset": (1.0, 1.0),
-    "rate": (-0.8, -0.8),
+    "offset": (1.3, 1.0),
+    "handicap": (-1.0, -1.0),
+    "rate": (-0.6, -0.6),
     "rate_shots": (0.0, 0.0),
-    "pull": (-1.2, -1.0),
-    "pull_shots": (-0.9, -0.9),
-    "sharpen": (0.3, 0.1),
+    "pull": (-1.5, -1.2),
+    "pull_shots": (-1.0, -1.0),
+    "sharpen": (0.4, 0.2),
     "sharpen_shots": (0.0, 0.0),
 }
-"""Where learning starts: with a name, without one. All are logarithms, but for `norm` (a logit) and `offset`."""
+"""Where learning starts: with a name, without one. All are logarithms, but for `norm` (a logit), `offset` and
+`handicap`. Those with `_shots` are slopes in log(1 + examples)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class ClassRules:
     def start(cls) -> "ClassRules":
         """Where learning starts."""
         table = torch.tensor(list(RULES.values())).T.contiguous()
-        return cls(table, *(torch.tensor(value) for value in (-0.6, 0.0, 3.0, 1.0)))
+        return cls(table, *(torch.tensor(value) for value in (-0.6, 0.0, 3.5, 0.0)))
 
     def tensors(self) -> dict[str, Tensor]:
         """The rules by name."""
@@ -193,6 +195,7 @@ def adapt_classes(
     steps: int,
     rivals: Float[Tensor, "tasks shots rivals"] | None = None,
     there: Bool[Tensor, "tasks classes"] | None = None,
+    usual: Float[Tensor, " tasks"] | None = None,
     first_order: bool = False,
 ) -> ClassHeads:
     """Adapt the heads of a task's classes.
@@ -207,6 +210,7 @@ def adapt_classes(
         steps: inner steps; 0 stays at the prototypes.
         rivals: scores of classes that stand still, in the units of the inner loop (`ClassHeads.inner`).
         there: False for padded classes.
+        usual: mean of log(1 + examples) over the classes of a task; None takes it from those at hand.
         first_order: treat inner gradients as constants in the outer loop.
 
     Returns:
@@ -220,25 +224,29 @@ def adapt_classes(
     agreement = (shots * (mean * mean).sum(2) - 1.0) / (shots - 1.0).clamp(min=1.0)
     agreement = torch.where(shots > 1, agreement, 0.0)
     log_shots = shots.clamp(max=MOST_SHOTS).log1p()
+    if usual is None:
+        real = torch.ones_like(log_shots) if there is None else there.to(log_shots.dtype)
+        usual = (log_shots * real).sum(1) / real.sum(1).clamp(min=1.0)
+    level = usual[:, None]  # the scale of all scores is one of the task: a class alone with many examples is not louder
     trust = (rule["trust"] + rule["trust_shots"] * log_shots - 10.0 * rule["trust_agreement"] * agreement).exp()
     shape = (trust[..., None] * prior + shots[..., None] * mean) / (trust + shots)[..., None]
     length = (shape * shape).sum(2, keepdim=True).clamp(min=1e-12).sqrt()
     shape = shape * length ** -torch.sigmoid(rule["norm"])[..., None]
-    scale = (rule["scale"] + rule["scale_shots"] * log_shots).exp()
+    scale = (rule["scale"] + rule["scale_shots"] * level).exp()
     start = scale[..., None] * (shape @ metrics[0])
-    bias = -0.5 * rule["offset"] * (start * shape).sum(2)
+    bias = rule["handicap"] * (log_shots - level) - 0.5 * rule["offset"] * (start * shape).sum(2)
     if there is not None:
         bias = torch.where(there, bias, -torch.inf)
     weight = descend_classes(
         start,
         items,
         member / member.sum(2, keepdim=True).clamp(min=1.0),
-        lr=(rule["rate"] + rule["rate_shots"] * log_shots).exp()[..., None],
-        l2=(rule["pull"] + rule["pull_shots"] * log_shots).exp()[..., None],
+        lr=(rule["rate"] + rule["rate_shots"] * level).exp()[..., None],
+        l2=(rule["pull"] + rule["pull_shots"] * level).exp()[..., None],
         steps=steps if items.shape[1] else 0,
         bias=bias,
         metric=metrics[1],
         rivals=rivals,
         first_order=first_order,
     )
-    return ClassHeads(weight, bias, (rule["sharpen"] + rule["sharpen_shots"] * log_shots).exp())
+    return ClassHeads(weight, bias, (rule["sharpen"] + rule["sharpen_shots"] * level).exp())

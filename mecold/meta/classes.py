@@ -6,8 +6,8 @@ computed from the others. Two things are learned: the rules of adaptation, throu
 new classes stand against known ones, and against none of them. It returns values and writes into none.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class ClassConfig:
 
     Args:
         steps: inner steps.
+        known_steps: of the heads of known classes, which have many items and are adapted once.
         iterations: steps of the outer loop.
         splits: how many ways the known classes are divided into known and new.
         rate: step size of the outer loop (Adam), which ends at a fiftieth of it.
@@ -40,7 +41,8 @@ class ClassConfig:
     """
 
     steps: int = 15
-    iterations: int = 100
+    known_steps: int = 100
+    iterations: int = 120
     splits: int = 4
     rate: float = 0.05
     first_order: bool = False
@@ -183,7 +185,7 @@ def known_heads(
         metrics = space.metric(rules.floor), space.metric(rules.step_floor)
         prior = space.foresee(names, rules, space.teacher(rules))
         named = torch.ones(1, len(names), dtype=torch.bool)
-        return adapt_classes(rules, metrics, prior[None], named, items[rows][None], member, steps=config.steps)
+        return adapt_classes(rules, metrics, prior[None], named, items[rows][None], member, steps=config.known_steps)
 
 
 def _membership(sizes: Sequence[int]) -> Float[Tensor, "1 rows classes"]:
@@ -248,9 +250,9 @@ def _episode(
     rules: ClassRules,
     rng: np.random.Generator,
 ) -> _Episode:
-    """Draw an episode: one number of examples for all classes, or one each; names for all, for none, or for some."""
-    named = rng.random(len(classes)) < rng.choice([1.0, 1.0, 0.0, 0.5])
-    shots = rng.choice(_SHOTS, len(classes)) if rng.random() < 0.2 else np.full(len(classes), rng.choice(_SHOTS))
+    """Draw an episode: names for two in three; one number of examples for all classes, or, one time in ten, one each."""
+    named = np.full(len(classes), rng.random() < 2 / 3)
+    shots = rng.choice(_SHOTS, len(classes)) if rng.random() < 0.1 else np.full(len(classes), rng.choice(_SHOTS))
     shots = np.where(named, shots, np.maximum(shots, 1))
     support, queries = [], []
     for one, many in zip(classes, shots, strict=True):
@@ -296,7 +298,8 @@ def _learn_rules(
 ) -> ClassRules:
     """The rules under which queries of new classes are told apart best, among these classes."""
     leaves = {name: value.clone().requires_grad_() for name, value in ClassRules.start().tensors().items()}
-    rules = ClassRules(**leaves)
+    rules, kept = ClassRules(**leaves), {name: torch.zeros_like(value) for name, value in leaves.items()}
+    half = config.iterations // 2
     optimiser = torch.optim.Adam(leaves.values(), lr=config.rate)
     for step in recorder.epochs("learning to classify", config.iterations, unit="step"):
         left = 1.0 - step / config.iterations
@@ -311,8 +314,11 @@ def _learn_rules(
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
         optimiser.step()
+        if step >= half:  # episodes are noisy: the mean over the second half is steadier than the last step
+            for name, value in leaves.items():
+                kept[name] += value.detach() / (config.iterations - half)
         recorder.record(step, {"loss": total}, {"loss": total})
-    return ClassRules(**{name: value.detach() for name, value in leaves.items()})
+    return ClassRules(**kept)
 
 
 @dataclass(frozen=True)
@@ -366,54 +372,69 @@ def _learn_outlook(
     rng: np.random.Generator,
 ) -> Outlook:
     """The outlook that makes logits of new classes, known classes and none of them probabilities."""
-    scenes = []
+    scenes: list[_Scene] = []
     for split in splits:
         seen = [groups[one][: max(1, len(groups[one]) * 4 // 5)] for one in split.old]
         known = known_heads(split.space, split.items, split.names[split.old], seen, rules, config)
         scenes += [_scene(split, groups, known, rules, config, rng) for _ in range(8)]
     leaves = {name: value.requires_grad_() for name, value in Outlook.start().tensors().items()}
     outlook = Outlook(**leaves)
-    optimiser = torch.optim.LBFGS(list(leaves.values()), max_iter=60, line_search_fn="strong_wolfe")
+    _minimise(
+        [leaves[name] for name in ("newcomer", "known", "none", "none_beside")],
+        lambda: [
+            _loss_beside(scene, outlook, config.outsiders) + _loss_alone(scene, outlook, config.outsiders)
+            for scene in scenes
+        ],
+    )
+    _minimise([leaves["many"]], lambda: [_loss_single(scene, outlook, config.outsiders) for scene in scenes])
+    return Outlook(**{name: value.detach() for name, value in leaves.items()})
+
+
+def _minimise(leaves: list[Tensor], losses: Callable[[], list[Tensor]]) -> None:
+    """Move the leaves to where the mean of the losses is least; both are smooth, and few."""
+    optimiser = torch.optim.LBFGS(leaves, max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = torch.stack([_outlook_loss(scene, outlook, config.outsiders) for scene in scenes]).mean()
+        loss = torch.stack(losses()).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return replace(outlook, **{name: value.detach() for name, value in leaves.items()})
+    optimiser.step(closure)  # type: ignore[no-untyped-call,arg-type]
 
 
-def _outlook_loss(scene: _Scene, outlook: Outlook, outsiders: float) -> Float[Tensor, ""]:
-    """Log losses with known classes beside, without them, and of each class by itself."""
+def _kinds(scene: _Scene) -> tuple[Bool[Tensor, " queries"], Bool[Tensor, " queries"], Bool[Tensor, " queries"]]:
+    """Which queries are of new classes, of known ones, of neither."""
     classes = scene.new.shape[1]
-    is_new = (scene.answers >= 0) & (scene.answers < classes)
-    is_known = scene.answers >= classes
+    return (scene.answers >= 0) & (scene.answers < classes), scene.answers >= classes, scene.answers < 0
 
-    everyone = torch.cat(
-        [
-            scene.beside + outlook.shift(scene.named, scene.shots),
-            scene.known * outlook.known.exp(),
-            outlook.none_beside.expand(len(scene.answers), 1),
-        ],
-        1,
-    )
-    nobody = everyone.shape[1] - 1
-    costs = cross_entropy(everyone, torch.where(scene.answers < 0, nobody, scene.answers), reduction="none")
-    inside = (1.0 - outsiders) / 2
-    loss = inside * (_mean(costs, is_new) + _mean(costs, is_known)) + outsiders * _mean(costs, ~is_new & ~is_known)
 
-    none = none_logit(scene.known, outlook)
-    alone = torch.cat([scene.new, none[:, None]], 1)
-    costs = cross_entropy(alone, torch.where(is_new, scene.answers, classes), reduction="none")
-    strange = 0.5 * (_mean(costs, is_known) + _mean(costs, ~is_new & ~is_known))
-    loss = loss + (1.0 - outsiders) * _mean(costs, is_new) + outsiders * strange
+def _loss_beside(scene: _Scene, outlook: Outlook, outsiders: float) -> Float[Tensor, ""]:
+    """Log loss where known classes are answers too; new and known ones weigh the same."""
+    new, known, neither = _kinds(scene)
+    shifted = scene.beside + outlook.shift(scene.named, scene.shots)
+    none = outlook.none_beside.expand(len(scene.answers), 1)
+    scores = torch.cat([shifted, scene.known * outlook.known.exp(), none], 1)
+    costs = cross_entropy(scores, torch.where(neither, scores.shape[1] - 1, scene.answers), reduction="none")
+    return (1.0 - outsiders) / 2 * (_mean(costs, new) + _mean(costs, known)) + outsiders * _mean(costs, neither)
 
+
+def _loss_alone(scene: _Scene, outlook: Outlook, outsiders: float) -> Float[Tensor, ""]:
+    """Log loss where items of known classes are outsiders as well."""
+    new, known, neither = _kinds(scene)
+    scores = torch.cat([scene.new, none_logit(scene.known, outlook)[:, None]], 1)
+    costs = cross_entropy(scores, torch.where(new, scene.answers, scene.new.shape[1]), reduction="none")
+    return (1.0 - outsiders) * _mean(costs, new) + outsiders / 2 * (_mean(costs, known) + _mean(costs, neither))
+
+
+def _loss_single(scene: _Scene, outlook: Outlook, outsiders: float) -> Float[Tensor, ""]:
+    """Log loss of each class by itself, summed over the classes."""
+    new, _, _ = _kinds(scene)
     truth = torch.zeros_like(scene.new)
-    truth[is_new, scene.answers[is_new]] = 1.0
-    single = binary_cross_entropy_with_logits(many_logits(scene.new, none.detach(), outlook), truth, reduction="none").sum(1)
-    return loss + (1.0 - outsiders) * _mean(single, is_new) + outsiders * _mean(single, ~is_new)
+    truth[new, scene.answers[new]] = 1.0
+    scores = many_logits(scene.new, none_logit(scene.known, outlook), outlook)
+    costs = binary_cross_entropy_with_logits(scores, truth, reduction="none").sum(1)
+    return (1.0 - outsiders) * _mean(costs, new) + outsiders * _mean(costs, ~new)
 
 
 def none_logit(known: Float[Tensor, "queries known"], outlook: Outlook) -> Float[Tensor, " queries"]:
