@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,19 @@ def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, sett
     Raises:
         ModelFileError: if the folder holds something that is not a model.
     """
+    write_whole(folder, lambda fresh: _write(fresh, model, shelf, kept, settings))
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside the target, then rename it; the previous one stays whole until the new one is complete.
+
+    Args:
+        folder: the target; may hold an older model, but nothing else.
+        write: fills an empty folder, ending with `seal`.
+
+    Raises:
+        ModelFileError: if the folder holds something that is not a model.
+    """
     folder = folder.absolute()
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +96,7 @@ def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, sett
     fresh, old = (folder.with_name(f".{folder.name}.{kind}-{mark}") for kind in ("new", "old"))
     try:
         fresh.mkdir()
-        _write(fresh, model, shelf, kept, settings)
+        write(fresh)
         if folder.exists():
             folder.rename(old)
         try:
@@ -128,7 +141,7 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
     weights |= {f"prior.{name}": value for name, value in model.head.prior.tensors().items()}
     weights |= {f"gains.{name}": value for name, value in model.head.gains.tensors().items()}
     weights |= {f"attributes.{one.name}": torch.from_numpy(one.centres) for one in model.attributes.columns}
-    save_file(_plain(weights), folder / "weights.safetensors")
+    save_file(plain(weights), folder / "weights.safetensors")
     items = {
         "lists.rows": space.lists.rows,
         "lists.values": space.lists.values,
@@ -142,10 +155,10 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
             items[f"{name}.support"] = channel.support
         if channel.clock is not None:
             items[f"{name}.centres"] = channel.clock.centres
-    save_file(_plain(items), folder / "items.safetensors")
+    save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     if kept is not None:
-        save_file(_plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
+        save_file(plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
         pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
     (folder / "fit_log.jsonl").write_text(model.log, "utf-8")
     if isinstance(shelf.index, FaissIndex):
@@ -171,8 +184,18 @@ def _write(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings
         ],
         "new_gain": dict(basis.new_gain),
         **settings,
-        "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())},
     }
+    seal(folder, config)
+
+
+def seal(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.json` with the sha256 of every other file of the folder, and bring all of it to the disk.
+
+    Args:
+        folder: complete but for this file.
+        config: what it says, as JSON values.
+    """
+    config = {**config, "sha256": {path.name: _hash(path) for path in sorted(folder.iterdir())}}
     config["self"] = _hash_of(config)
     (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
     for path in folder.iterdir():
@@ -202,7 +225,8 @@ def _statistics(parts: Mapping[str, Tensor]) -> Statistics:
     return Statistics(**{field.name: found.get(field.name) for field in fields(Statistics)})  # type: ignore[arg-type]
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
@@ -221,7 +245,7 @@ def load_model(folder: Path) -> Content:
     Raises:
         ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
     """
-    config = _checked_config(folder)
+    config = checked_config(folder, FORMAT)
     try:
         return _content(folder, config)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, pl.exceptions.PolarsError) as error:
@@ -230,7 +254,17 @@ def load_model(folder: Path) -> Content:
         raise ModelFileError(f"The model in '{folder}' does not fit together: {error!r}. Save it again.") from error
 
 
-def _checked_config(folder: Path) -> dict[str, Any]:
+def checked_config(folder: Path, known: int, kind: str = "recommender") -> dict[str, Any]:
+    """What the `config.json` of a folder says, once every file is as it was saved.
+
+    Args:
+        folder: of a model.
+        known: the format that this version reads.
+        kind: what the folder should hold.
+
+    Raises:
+        ModelFileError: naming what is missing, damaged, changed, of another kind, or newer than this version of mecold.
+    """
     path = folder / "config.json"
     if not path.is_file():
         kept = sorted(folder.absolute().parent.glob(f".{folder.name}.old-*"))
@@ -241,10 +275,12 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         version, sums = config["format"], dict(config["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"'{path}' is damaged: {error!r}. Restore it, or fit and save again.") from error
-    if version != FORMAT:
+    if (found := config.get("kind", "recommender")) != kind:
+        raise ModelFileError(f"The model in '{folder}' is a {found}, not a {kind}. Load it as what it is.")
+    if version != known:
         raise ModelFileError(
             f"The model in '{folder}' has format {version}, written by mecold {config.get('mecold')}; this is mecold "
-            f"{__version__}, which reads format {FORMAT}. Update mecold, or fit and save again."
+            f"{__version__}, which reads format {known}. Update mecold, or fit and save again."
         )
     stated = config.pop("self", None)
     bad = [] if stated == _hash_of(config) else ["config.json"]
@@ -260,13 +296,13 @@ def _checked_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in memory of torch's own: what a file maps may be aligned otherwise, and products then differ in the last bit."""
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _content(folder: Path, config: Mapping[str, Any]) -> Content:
-    weights, items = (_aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
+    weights, items = (aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
     settings = config["config"]
     meta = MetaConfig(
         factors=FactorConfig(**settings["factors"]),

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mecold"
 
 FOLDERS = ["errors types version devices plugins shop report tracking math", "data", "encode space", "heads tuning",
-           "meta", "model", "rules", "store serving stock", "evaluation recommender choice", "cli"]  # fmt: skip
+           "meta", "model", "rules", "store serving stock", "tasks", "evaluation recommender choice", "cli"]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 

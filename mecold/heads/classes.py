@@ -195,7 +195,7 @@ def adapt_classes(
     steps: int,
     rivals: Float[Tensor, "tasks shots rivals"] | None = None,
     there: Bool[Tensor, "tasks classes"] | None = None,
-    usual: Float[Tensor, " tasks"] | None = None,
+    company: Float[Tensor, "tasks everyone"] | None = None,
     first_order: bool = False,
 ) -> ClassHeads:
     """Adapt the heads of a task's classes.
@@ -210,7 +210,7 @@ def adapt_classes(
         steps: inner steps; 0 stays at the prototypes.
         rivals: scores of classes that stand still, in the units of the inner loop (`ClassHeads.inner`).
         there: False for padded classes.
-        usual: mean of log(1 + examples) over the classes of a task; None takes it from those at hand.
+        company: examples of all classes that compete, where others than these do.
         first_order: treat inner gradients as constants in the outer loop.
 
     Returns:
@@ -224,10 +224,12 @@ def adapt_classes(
     agreement = (shots * (mean * mean).sum(2) - 1.0) / (shots - 1.0).clamp(min=1.0)
     agreement = torch.where(shots > 1, agreement, 0.0)
     log_shots = shots.clamp(max=MOST_SHOTS).log1p()
-    if usual is None:
+    if company is None:
         real = torch.ones_like(log_shots) if there is None else there.to(log_shots.dtype)
-        usual = (log_shots * real).sum(1) / real.sum(1).clamp(min=1.0)
-    level = usual[:, None]  # the scale of all scores is one of the task: a class alone with many examples is not louder
+        level = (log_shots * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1.0)
+    else:
+        level = company.clamp(max=MOST_SHOTS).log1p().mean(1, keepdim=True)
+    # `level` makes the scale one of the task: a class with many examples among others is not louder
     trust = (rule["trust"] + rule["trust_shots"] * log_shots - 10.0 * rule["trust_agreement"] * agreement).exp()
     shape = (trust[..., None] * prior + shots[..., None] * mean) / (trust + shots)[..., None]
     length = (shape * shape).sum(2, keepdim=True).clamp(min=1e-12).sqrt()

@@ -208,7 +208,7 @@ def descend_classes(
         norm = everyone.logsumexp(2, keepdim=True)
         with torch.no_grad():
             stay = torch.where(targets > 0, targets * (scores - norm), 0.0).sum((1, 2), keepdim=True)
-            loss = _pull(moved, among, items, metric, l2) - stay
+            loss = _pull(moved, among, metric, l2) - stay
             worse = loss > before
         best = torch.where(worse, best, moved)
         if step == steps:
@@ -229,7 +229,7 @@ def _per_class(value: float | Tensor, prior: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=prior.dtype, device=prior.device).expand(*prior.shape[:2], 1)
 
 
-def _pull(moved: Tensor, among: Tensor | None, items: Tensor, metric: Tensor | None, l2: Tensor) -> Tensor:
+def _pull(moved: Tensor, among: Tensor | None, metric: Tensor | None, l2: Tensor) -> Tensor:
     """How much the heads' distance from the prior costs, in the inverse metric, per task."""
     if among is not None:
         squares = (moved * (among @ moved)).sum(1, keepdim=True).transpose(1, 2)

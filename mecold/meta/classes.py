@@ -255,9 +255,9 @@ def _episode(
     shots = rng.choice(_SHOTS, len(classes)) if rng.random() < 0.1 else np.full(len(classes), rng.choice(_SHOTS))
     shots = np.where(named, shots, np.maximum(shots, 1))
     support, queries = [], []
-    for one, many in zip(classes, shots, strict=True):
+    for one, many in zip(classes.tolist(), shots.tolist(), strict=True):
         rows = rng.permutation(groups[one])
-        given = min(int(many), len(rows) // 2)
+        given = min(many, len(rows) // 2)
         support.append(rows[:given])
         queries.append(rows[given : given + _QUERIES])
     sizes = [len(rows) for rows in queries]
@@ -348,7 +348,8 @@ def _scene(
         others = [groups[one][max(1, len(groups[one]) * 4 // 5) :][:_QUERIES] for one in split.old]
         strangers = [groups[one][:_QUERIES] for one in outside]
         queries = torch.cat(
-            [episode.queries, split.items[np.concatenate(others)][None], split.items[np.concatenate(strangers)][None]], 1
+            [episode.queries, split.items[np.concatenate(others)][None], split.items[np.concatenate(strangers)][None]],
+            1,
         )
         here = np.repeat(np.arange(len(others)), [len(rows) for rows in others]) + len(classes)
         away = np.full(sum(len(rows) for rows in strangers), -1)
@@ -400,7 +401,7 @@ def _minimise(leaves: list[Tensor], losses: Callable[[], list[Tensor]]) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call,arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
 
 
 def _kinds(scene: _Scene) -> tuple[Bool[Tensor, " queries"], Bool[Tensor, " queries"], Bool[Tensor, " queries"]]:
