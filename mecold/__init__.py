@@ -18,17 +18,23 @@ from mecold.errors import (
     UnknownItemError,
 )
 from mecold.heads.preference import HeadConfig
+from mecold.meta.classes import ClassConfig
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.recommender import Recommender
 from mecold.report import FitReport, Tracker
 from mecold.space.channels.host import ItemFactors
 from mecold.space.settings import FactorConfig
 from mecold.tasks.ads import ClickModel
+from mecold.tasks.class_state import Classified, ClassState, Label
+from mecold.tasks.classify import ItemClassifier
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
 from mecold.version import __version__
 
 __all__ = [
     "Catalog",
+    "ClassConfig",
+    "ClassState",
+    "Classified",
     "ClickModel",
     "DataWarning",
     "Encoder",
@@ -39,8 +45,10 @@ __all__ = [
     "HeadConfig",
     "Interaction",
     "InvalidDataError",
+    "ItemClassifier",
     "ItemFactors",
     "ItemId",
+    "Label",
     "MecoldError",
     "MetaConfig",
     "ModelFileError",

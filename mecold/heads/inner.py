@@ -185,3 +185,86 @@ def shift(
     """
     # no matrix product: its last bit depends on how many users are in the batch
     return (evidence[:, :, None] * steps).sum(1).exp()
+
+
+def descend_classes(
+    prior: Float[Tensor, "tasks classes dim"],
+    items: Float[Tensor, "tasks shots dim"],
+    targets: Float[Tensor, "tasks shots classes"],
+    *,
+    lr: float | Tensor,
+    l2: float | Tensor,
+    steps: int,
+    bias: Float[Tensor, "tasks classes"] | None = None,
+    metric: Float[Tensor, "dim dim"] | None = None,
+    rivals: Float[Tensor, "tasks shots rivals"] | None = None,
+    first_order: bool = False,
+) -> Float[Tensor, "tasks classes dim"]:
+    """Adapt a softmax head by gradient steps from its prior: `descend` for classes that compete.
+
+    The loss of a task is the cross-entropy of its rows, summed, plus `l2 / 2 * |head - prior|^2` in the metric's inverse. A
+    step that would raise the loss is not taken, and the steps after it are half as long: a thousand rows of one class
+    must not throw away what the prior knows.
+
+    Args:
+        prior: where each class's head starts.
+        items: vectors of the support; a row whose targets are all 0 changes nothing.
+        targets: share of each class in a row; a row of 0 is padding.
+        lr: step size; a number, or what broadcasts to `(tasks, classes, 1)`.
+        l2: strength of the pull towards the prior; the same shapes.
+        steps: number of steps; 0 returns the prior.
+        bias: added to the scores of a class, and not adapted; -inf for a padded class.
+        metric: what gradients are multiplied by, symmetric and positive definite; the identity by default.
+        rivals: scores of further classes that stand still.
+        first_order: treat each gradient as a constant in the outer loop (FOMAML).
+
+    Returns:
+        The adapted heads. One step costs O(classes * shots * min(shots, dim)).
+
+    Source: arXiv:1703.03400, equation 1; the metric as in Meta-Curvature (arXiv:1902.03356).
+    """
+    spread = items if metric is None else items @ metric
+    small = items.shape[1] <= items.shape[2]  # then the head is kept as what it is: the prior and a sum of rows
+    among = spread @ items.transpose(1, 2) if small else None
+    start = items @ prior.transpose(1, 2)
+    if bias is not None:
+        start = start + bias[:, None]
+    counts = targets.sum(2, keepdim=True)
+    lr, l2 = (_per_class(value, prior) for value in (lr, l2))
+    moved = prior.new_zeros(targets.shape if small else prior.shape)
+    best, before, gradient = moved, prior.new_full((len(prior), 1, 1), torch.inf), torch.zeros_like(moved)
+    for step in range(steps + 1):
+        scores = start + (among @ moved if among is not None else items @ moved.transpose(1, 2))
+        everyone = scores if rivals is None else torch.cat([scores, rivals], 2)
+        norm = everyone.logsumexp(2, keepdim=True)
+        with torch.no_grad():
+            stay = torch.where(targets > 0, targets * (scores - norm), 0.0).sum((1, 2), keepdim=True)
+            loss = _pull(moved, among, metric, l2) - stay
+            worse = loss > before
+        best = torch.where(worse, best, moved)
+        if step == steps:
+            break
+        before = torch.where(worse, before, loss)
+        slope = counts * (scores - norm).exp() - targets
+        fresh = slope if small else slope.transpose(1, 2) @ spread
+        shrink = l2.transpose(1, 2) if small else l2
+        gradient = torch.where(worse, gradient, fresh + shrink * moved)
+        lr = torch.where(worse, lr / 2, lr)
+        rate = lr.transpose(1, 2) if small else lr
+        moved = best - rate * (gradient.detach() if first_order else gradient)
+    return prior + (best.transpose(1, 2) @ spread if small else best)
+
+
+def _per_class(value: float | Tensor, prior: Tensor) -> Tensor:
+    """A setting of the inner loop as `(tasks, classes, 1)`."""
+    return torch.as_tensor(value, dtype=prior.dtype, device=prior.device).expand(*prior.shape[:2], 1)
+
+
+def _pull(moved: Tensor, among: Tensor | None, metric: Tensor | None, l2: Tensor) -> Tensor:
+    """How much the heads' distance from the prior costs, in the inverse metric, per task."""
+    if among is not None:
+        squares = (moved * (among @ moved)).sum(1, keepdim=True).transpose(1, 2)
+    else:
+        away = moved if metric is None else torch.linalg.solve(metric, moved.transpose(1, 2)).transpose(1, 2)
+        squares = (moved * away).sum(2, keepdim=True)
+    return (l2 * squares).sum((1, 2), keepdim=True) / 2
