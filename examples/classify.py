@@ -32,7 +32,9 @@ def main() -> None:
     wanted = toys.filter(pl.col("category").is_in(state.labels))
     answers = [one.label for one in classifier.predict(wanted["title"].to_list(), state)]
     right = sum(one == other for one, other in zip(answers, wanted["category"], strict=True))
-    print(f"{right} of {len(wanted)} toys of these kinds are told, among {len(classifier.known_labels) + len(state)} categories")
+    print(
+        f"{right} of {len(wanted)} toys of these kinds are told, among {len(classifier.known_labels) + len(state)} categories"
+    )
 
 
 if __name__ == "__main__":
