@@ -293,6 +293,30 @@ def test_what_cannot_be_is_named(model, state, call, told):
         call(model, state)
 
 
+class Taught:
+    """An encoder that was trained on some texts."""
+
+    def __init__(self, encoder, texts):
+        self.encoder, self.texts, self.fingerprint = encoder, set(texts), "taught"
+
+    def encode(self, texts, *, progress=False):
+        return self.encoder.encode(texts)
+
+    def taught(self, texts):
+        return np.array([text in self.texts for text in texts])
+
+
+def test_places_that_the_encoder_was_trained_on_teach_nothing(world):
+    log, _, encoder = world
+    old = pl.col("group") < "place 0100"
+    met = Taught(encoder, log.filter(old)["text"])
+    fresh = log.filter(~pl.col("text").is_in(list(met.texts)).any().over("group"))
+    found, plain = (ClickModel.fit_meta(one, encoder=met, horizon=50) for one in (log, fresh))
+    np.testing.assert_array_equal(found.weights, plain.weights)
+    with pytest.raises(InvalidDataError, match=r"trained on texts of all but 0 of 300 groups.*fit on the newer"):
+        ClickModel.fit_meta(log, encoder=Taught(encoder, log["text"]))
+
+
 def test_a_log_that_teaches_nothing_is_named(world):
     log, _, encoder = world
     with pytest.raises(InvalidDataError, match="1 groups of the impressions have two texts or more"):

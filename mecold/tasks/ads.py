@@ -18,6 +18,7 @@ from mecold.data.frames import Columns, FrameLike
 from mecold.data.impressions import read_impressions
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.encode.form import form_of
+from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError, ModelFileError, few
 from mecold.heads.clicks import Beliefs, Usual, adapt, best_chance
 from mecold.meta.ads import Cells, learn
@@ -84,7 +85,8 @@ class ClickModel:
             progress: show a progress bar while texts are encoded.
 
         Raises:
-            InvalidDataError: on columns or counts that cannot be used, or fewer than 20 groups with two texts.
+            InvalidDataError: on columns or counts that cannot be used, or fewer than 20 groups with two texts, of which the
+                encoder was trained on none.
         """
         if horizon < 1:
             raise InvalidDataError(f"horizon={horizon} must be at least 1.")
@@ -93,7 +95,7 @@ class ClickModel:
         timed = "time" in rows.columns
         last = [pl.col("time").min()] if timed else []
         rows = rows.group_by("group", "text", maintain_order=True).agg(pl.col("impressions", "clicks").sum(), *last)
-        rows = rows.filter(pl.len().over("group") > 1)
+        rows = _untaught(rows.filter(pl.len().over("group") > 1), encoder)
         if (places := rows["group"].n_unique()) < LEAST_PLACES:
             raise InvalidDataError(
                 f"{places:,} groups of the impressions have two texts or more; it takes {LEAST_PLACES} to learn what words do. "
@@ -281,6 +283,24 @@ class ClickModel:
     def _believe(self, state: AdState) -> tuple[Beliefs, torch.Tensor]:
         prior, shown, clicks = (torch.from_numpy(getattr(state, name).copy())[None] for name in NUMBERS)
         return adapt(prior, shown, clicks, torch.ones_like(prior, dtype=torch.bool), self.usual), prior
+
+
+def _untaught(rows: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
+    """Without groups that the encoder was trained on: of these it foretells more than it will of new ones.
+
+    Raises:
+        InvalidDataError: if it was trained on nearly all of them.
+    """
+    met = taught_by(encoder, rows["text"].to_list())
+    if not met.any():
+        return rows
+    fresh = rows.with_columns(met=pl.Series(met)).filter(~pl.col("met").any().over("group")).drop("met")
+    if (left := fresh["group"].n_unique()) < LEAST_PLACES:
+        raise InvalidDataError(
+            f"The encoder was trained on texts of all but {left:,} of {rows['group'].n_unique():,} groups, and looks better on "
+            f"them than on new ones; it takes {LEAST_PLACES} that it has not met. Train it on the older groups, and fit on the newer."
+        )
+    return fresh
 
 
 def _features(encoder: Encoder, texts: list[str], *, progress: bool = False) -> Float64[np.ndarray, "texts features"]:
