@@ -298,7 +298,8 @@ def _untaught(rows: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
     if (left := fresh["group"].n_unique()) < LEAST_PLACES:
         raise InvalidDataError(
             f"The encoder was trained on texts of all but {left:,} of {rows['group'].n_unique():,} groups, and looks better on "
-            f"them than on new ones; it takes {LEAST_PLACES} that it has not met. Train it on the older groups, and fit on the newer."
+            f"them than on new ones; it takes {LEAST_PLACES} that it has not met. Train it on the older groups, "
+            "and fit on the newer."
         )
     return fresh
 
