@@ -104,13 +104,14 @@ class Recommender(Stock):
         vectors = self._encode(catalog)
         recorder = Recorder(trackers=trackers, progress=self.progress)
         log, known = self._known_in(log, attributes)
+        taught = taught_by(self._known_encoder(), catalog.texts)
         found = fit(
             log, catalog, vectors, self.config, factors=factors, groups=known.sizes,
-            taught=taught_by(self._known_encoder(), catalog.texts), rng=self._rng, recorder=recorder,
+            taught=taught, rng=self._rng, recorder=recorder,
         )  # fmt: skip
         every = torch.arange(len(found.space), device=self._device)
         # a generator of its own: what ranks is the same with ratings and without
-        rating = learn_ratings(log, found.space.text_of(every), self._rng.spawn(1)[0], recorder)
+        rating = learn_ratings(log, found.space.text_of(every), self._rng.spawn(1)[0], recorder, taught)
         rated = (
             None if rating is None else Ratings(rating, {item: row for row, item in enumerate(catalog.ids.to_list())})
         )

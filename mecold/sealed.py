@@ -79,7 +79,11 @@ def _is_one(folder: Path, kind: str) -> bool:
     names = {path.name for path in folder.iterdir()}
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        return config["kind"] == kind and names <= {"config.json", *config["sha256"]}
+        return (
+            config["format"] >= 0
+            and config.get("kind", "model") == kind
+            and names <= {"config.json", *config["sha256"]}
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return not names
 
@@ -100,7 +104,7 @@ def read_sealed(folder: Path, kind: str, form: int) -> dict[str, Any]:
         version, sums = config["format"], dict(config["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"'{path}' is damaged: {error!r}. Restore it, or fit and save again.") from error
-    if (found := config.get("kind", kind)) != kind:
+    if (found := config.get("kind", "model")) != kind:
         raise ModelFileError(f"'{folder}' holds a mecold {found}, not a {kind}. Load it as what it is.")
     if version != form:
         raise ModelFileError(

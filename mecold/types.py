@@ -28,7 +28,7 @@ class Interaction(NamedTuple):
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
         event: what kind of event it was, such as "purchase", where the model was fitted with kinds; None is the strongest.
         rating: on the scale of the log of the fit; what `predict_rating` reads. Where the model was fitted with `liked_from`, a
-            lower one is a dislike, as in a frame, unless `label` is given too. None: there is none.
+            lower one is a dislike, as in a frame, unless `label` is given too, as something else than 1. None: there is none.
     """
 
     item: ItemId

@@ -293,6 +293,55 @@ def test_what_cannot_be_is_named(model, state, call, told):
         call(model, state)
 
 
+def test_a_place_without_creatives_is_empty(model, state):
+    nothing = model.add({})
+    assert model.posterior(nothing).is_empty()
+    assert model.posterior(model.drop(state.creatives, state)).is_empty()
+    assert model.observe({}, state) == state
+    assert model.observe(pl.DataFrame({"creative_id": [], "impressions": [], "clicks": []}), state) == state
+
+
+def test_ids_of_a_csv_are_read_as_those_that_are_there(world, tmp_path):
+    model = ClickModel.fit_meta(world[0], encoder=world[2], horizon=50)
+    texts = world[1]["text"][:3].to_list()
+    for ids in (["001", "002", "A3"], ["001", "002", "003"]):
+        pl.DataFrame({"creative_id": ids, "text": texts}).write_csv(tmp_path / "new.csv")
+        (tmp_path / "counts.csv").write_text("creative_id,impressions,clicks\n001,10,1\n002,5,0\n")
+        known = model.observe(tmp_path / "counts.csv", model.add(tmp_path / "new.csv"))
+        assert dict(zip(known.creatives, known.shown, strict=True)) == dict(zip(ids, [10, 5, 0], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda model, state: model.add({"a": "w1 w2 w3 w4", 1: "w1"}), "all texts or all integers"),
+        (lambda model, state: model.add({"a": "w1 w2 w3 w4"}, state), "take one type"),
+        (lambda model, state: model.add({8: 3}), "something else than a text"),
+        (lambda model, state: model.observe({0: (300,)}, state), "no \\(impressions, clicks\\)"),
+        (lambda model, state: model.observe({0: (300, None)}, state), "no \\(impressions, clicks\\)"),
+    ],
+)  # fmt: skip
+def test_values_of_other_kinds_are_named(model, state, call, told):
+    with pytest.raises(InvalidDataError, match=told):
+        call(model, state)
+
+
+def test_logs_without_clicks_and_rows_without_groups_are_named(world):
+    log, _, encoder = world
+    with pytest.raises(InvalidDataError, match="None of 1,200 texts was clicked"):
+        ClickModel.fit_meta(log.with_columns(clicks=0), encoder=encoder)
+    holes = log.with_columns(group=pl.when(pl.int_range(pl.len()) % 3 > 0).then(pl.col("group")))
+    with pytest.raises(InvalidDataError, match="400 of 1,200 rows of the impressions have no group"):
+        ClickModel.fit_meta(holes, encoder=encoder)
+
+
+def test_few_impressions_do_not_lift_the_level():
+    rng = np.random.default_rng(0)
+    log = places_of(rng, 300, arms=4, shown=60)
+    found = ClickModel.fit_meta(log, encoder=encoder_of(log["text"]), horizon=50)
+    assert found.usual.level == pytest.approx(LEVEL + worth_of(log["text"]).mean(), abs=0.2)
+
+
 class Taught:
     """An encoder that was trained on some texts."""
 
@@ -379,6 +428,7 @@ def test_off_policy_estimates_meet_what_the_other_policy_earns():
         ({"reward": [1.0, np.nan]}, "1 values of reward are not finite"),
         ({"reward": [1.0]}, "one row a choice"),
         ({"guess": [0.1, 0.1]}, "needs both"),
+        ({"target": [0.0, 0.0]}, "would have made none of the 2 choices"),
     ],
 )
 def test_logs_that_cannot_be_are_named(change, told):

@@ -203,6 +203,26 @@ def test_what_cannot_be_is_named(classifier, examples, options, told):
         classifier.adapt(examples, **options)
 
 
+def test_codes_of_a_csv_stay_what_they_are(goods, encoder, tmp_path):
+    codes = {name: f"{n:04}" for n, name in enumerate(sorted(set(goods[0]["category"])))}
+    items = goods[0].with_columns(
+        pl.col("category").replace_strict(codes), item_id=pl.int_range(pl.len()).cast(pl.String).str.zfill(5)
+    )
+    items.write_csv(tmp_path / "items.csv")
+    found = ItemClassifier.fit_meta(tmp_path / "items.csv", encoder=encoder, template=TITLES, config=QUICK)
+    assert found.known_labels[:2] == ("0000", "0001")
+    assert found.predict(["00000"])[0].labels[0].name in codes.values()
+
+
+def test_more_classes_than_memory_read_fewer_items_or_are_refused(goods, encoder, monkeypatch):
+    monkeypatch.setattr("mecold.meta.classes._MOST_CELLS", 54**2 * 5)
+    found = ItemClassifier.fit_meta(goods[0], encoder=encoder, template=TITLES, config=QUICK)
+    assert any("read 5 items each" in note for note in found.report.notes)
+    monkeypatch.setattr("mecold.meta.classes._MOST_CELLS", 50**2)
+    with pytest.raises(InvalidDataError, match="54 classes do not fit in memory"):
+        ItemClassifier.fit_meta(goods[0], encoder=encoder, template=TITLES, config=QUICK)
+
+
 def test_other_errors_name_the_offender(classifier, state, goods):
     with pytest.raises(UnknownItemError, match="12345"):
         classifier.predict([12345], state)

@@ -94,6 +94,14 @@ def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_p
         Recommender.load(tmp_path / "nothing")
 
 
+def test_a_folder_of_an_older_format_can_be_saved_over(fitted, folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["kind"]
+    (folder / "config.json").write_text(json.dumps(config | {"format": 7}))
+    fitted.save(folder)
+    assert Recommender.load(folder).info() == fitted.info()
+
+
 def test_a_tampered_setting_is_noticed(folder):
     config = json.loads((folder / "config.json").read_text())
     config["encoder"] = "another"

@@ -14,7 +14,7 @@ from mecold.data.catalog import Catalog
 from mecold.data.impressions import read_impressions
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.ground import Shop, read_unlabelled
-from mecold.tuning.judge import HeldOut, SameThing
+from mecold.tuning.judge import HeldOut, Matching, SameThing
 from mecold.tuning.lessons import Clicks, Labels
 from mecold.tuning.tasks import TASKS
 from mecold.tuning.train import train_encoder
@@ -129,6 +129,24 @@ def test_texts_beyond_the_catalogue_are_learned_from(task):
     hidden = {catalog.texts[row] for row in range(5)}
     again = Shop(catalog, items, unlabelled=read_unlabelled(items, catalog.fields)).ground(held, 32, QUICK)
     assert not hidden & set(again.all_texts(catalog.fields))
+
+
+def test_held_out_titles_are_not_learned_from_elsewhere():
+    items = goods_of(40)
+    catalog = Catalog.read(items)
+    held = HeldOut(np.arange(5), np.array([], np.int64))
+    titles = items.select(title=pl.lit("  ") + pl.col("title"))
+    ground = Shop(catalog, items, unlabelled=read_unlabelled(titles, catalog.fields)).ground(held, 32, QUICK)
+    assert len(ground.unlabelled) == 35
+    shown = read_impressions(titles.select(text="title", impressions=10, clicks=1))
+    ground = Shop(catalog, items, impressions=shown).ground(held, 32, QUICK)
+    assert len(ground.impressions) == 35
+
+
+def test_weights_that_are_no_numbers_are_worse_than_anything():
+    judge = Matching(np.arange(3), np.arange(3, 6))
+    assert judge.score(torch.full((6, 4), torch.nan)) == -1.0
+    assert judge.score(torch.eye(6)) > 0
 
 
 def test_texts_beyond_the_catalogue_need_the_first_column():

@@ -27,7 +27,11 @@ def read_impressions(source: FrameLike, columns: Columns | None = None, more: Se
     what = "impressions"
     frame = read_frame(source, what, columns, names=(*SHOWN, *more), guess=(*SHOWN[1:3], *more))
     require(frame, SHOWN[:3], what)
-    more = tuple(name for name in more if name in frame.columns)
+    more = tuple(name for name in more if name in frame.columns and frame[name].null_count() < frame.height)
+    if "group" in frame.columns and 0 < (missing := frame["group"].null_count()) < frame.height:
+        raise InvalidDataError(
+            f"{missing:,} of {frame.height:,} rows of the {what} have no group. Give each its test or place, or drop these rows."
+        )
     frame = checked_counts(frame, what, more)
     group = pl.col("group").cast(pl.String) if "group" in frame.columns else pl.lit("", pl.String)
     frame = frame.select(
@@ -42,6 +46,8 @@ def checked_counts(frame: pl.DataFrame, what: str, more: Sequence[str] = ()) -> 
     Raises:
         InvalidDataError: naming a column that is no number, or rows with more clicks than impressions.
     """
+    if frame.is_empty():
+        return frame.with_columns(pl.col(name).cast(pl.Float64) for name in (*SHOWN[1:3], *more))
     for name in (*SHOWN[1:3], *more):
         if (numbers := number_column(frame, name, what)) is None:
             raise InvalidDataError(f"{name} of the {what} holds no number.")

@@ -87,7 +87,7 @@ def adapt(
     level = prior.new_full((len(prior),), usual.level) if start is None else start.level
     own = torch.zeros_like(prior) if start is None else start.own
     precision, of_level = usual.spread**-2, usual.level_spread**-2
-    for _ in range(steps):
+    for _ in range(steps if prior.numel() else 0):
         curve, slope, total = _looks(level, own, prior, shown, clicks, mask, precision, of_level)
         held = curve + precision
         own_slope = torch.where(mask, slope - own * precision, 0.0)

@@ -13,6 +13,7 @@ FOLDS = 5
 PULLS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # towards saying nothing
 HALVES = (6, 12, 25, 50, 100, 200, 400, 800)  # places after which an older level counts half
 SERVED = 0.1  # of the places: so many may come before the next fit, and doubts of levels are those of the last of them
+LEVEL_ROUNDS = 30
 AHEAD = 25  # places that are seen before the first is foretold
 EXPLORE = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 BATCH = 50  # impressions between two looks, when choices are rehearsed
@@ -105,14 +106,17 @@ def learn(cells: Cells, *, timed: bool, horizon: int, rng: np.random.Generator) 
     left_out = guesses[pull]
     own = max(_spread(cells, y - left_out, noise), LEAST_SPREAD)
     found = _solve([part[0] for part in parts], [part[1] for part in parts], pull)
-    level, level_spread, half = _levels(cells, y - left_out, 1 / (own**2 + noise), timed=timed)
+    level, level_spread, half = _levels(cells, left_out, timed=timed)
     usual = Usual(level, level_spread, own)
     marks = _rehearsed(cells, left_out, usual, spread, horizon, rng)
     explore = max(marks, key=lambda one: marks[one])
     told = {
-        "spread_of_arms": spread, "spread_beside_texts": own, "foretold": 1 - errors[pull] / float((weights * centred**2).sum()),
-        "half_life_of_levels": float(half), "clicks_gained": float(np.expm1(marks[explore])),
+        "spread_of_arms": spread, "spread_beside_texts": own,
+        "foretold": 1 - errors[pull] / max(float((weights * centred**2).sum()), 1e-12),
+        "clicks_gained": float(np.expm1(marks[explore])),
     }  # fmt: skip
+    if np.isfinite(half):
+        told["half_life_of_levels"] = half
     return Learned(found, usual, explore, pull, told)
 
 
@@ -150,12 +154,12 @@ def _left_out(
     return guess
 
 
-def _levels(cells: Cells, rest: np.ndarray, weights: np.ndarray, *, timed: bool) -> tuple[float, float, float]:
+def _levels(cells: Cells, prior: np.ndarray, *, timed: bool) -> tuple[float, float, float]:
     """Level of places to come, its standard deviation, and after how many places an older one counts half."""
-    levels, noise = cells.means(rest, weights), 1 / np.bincount(cells.place, weights)
+    hit, miss = (np.bincount(cells.place, one) + 0.5 for one in (cells.clicks, cells.shown - cells.clicks))
+    levels, noise = np.log(hit / miss) - cells.means(prior, cells.shown), 1 / hit + 1 / miss  # of all arms together
     if not timed or len(levels) < 4 * AHEAD:
-        mean = float(levels.mean())
-        return mean, float(np.sqrt(max(levels.var() - noise.mean(), LEAST_SPREAD**2))), np.inf
+        return *_likely_levels(cells, prior), np.inf
     errors, later = {}, max(1, int(SERVED * len(levels)))
     for half in HALVES:
         keep, means = 0.5 ** (1 / half), [float(levels[:AHEAD].mean())]
@@ -169,6 +173,19 @@ def _levels(cells: Cells, rest: np.ndarray, weights: np.ndarray, *, timed: bool)
     half = min(errors, key=lambda one: errors[one][0])
     _, error, mean = errors[half]
     return mean, float(np.sqrt(max(error - noise[AHEAD:].mean(), LEAST_SPREAD**2))), float(half)
+
+
+def _likely_levels(cells: Cells, prior: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the levels of places, by expectation maximisation: right for places with few clicks too."""
+    shown, clicks = (torch.from_numpy(np.bincount(cells.place, one))[:, None] for one in (cells.shown, cells.clicks))
+    beside, there = torch.from_numpy(cells.means(prior, cells.shown))[:, None], torch.ones_like(shown, dtype=torch.bool)
+    rate = float(clicks.sum() / shown.sum())
+    level, spread = float(np.log(rate / max(1 - rate, 1e-9))), 1.0
+    for _ in range(LEVEL_ROUNDS):
+        found = adapt(beside, shown, clicks, there, Usual(level, spread, LEAST_SPREAD))
+        level = float(found.level.mean())
+        spread = max(float(((found.level - level) ** 2 + found.level_variance).mean().sqrt()), LEAST_SPREAD)
+    return level, spread
 
 
 def _rehearsed(

@@ -7,7 +7,7 @@ new classes stand against known ones, and against none of them. It returns value
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ _SHOTS = (0, 1, 2, 3, 5, 10, 20)
 _QUERIES = 15  # of a class in an episode
 _FEWEST = 8  # items that a class needs to play a new one
 _NEW = 0.4  # share of the known classes that an episode takes for new
+_MOST_CELLS = 100_000_000  # items times classes: scores that known classes lay out in memory
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,15 @@ def teach_classes(
             f"Only {int(able.sum()):,} of {len(names):,} classes have {_FEWEST} or more items with a text; learning to classify "
             "takes 6 such classes. Pass more items, or coarser classes."
         )
+    fits = _MOST_CELLS // len(names) ** 2
+    if not fits:
+        raise InvalidDataError(
+            f"{len(names):,} classes do not fit in memory at once; up to {int(_MOST_CELLS**0.5):,} do. Fit on coarser classes, "
+            "a level higher in the tree, say."
+        )
+    if fits < config.most:
+        recorder.note(f"Heads of {len(names):,} known classes read {fits:,} items each, so that all fit in memory.")
+        config = replace(config, most=fits)
     groups = [rng.permutation(np.flatnonzero(owner == one)) for one in range(len(names))]
     splits = [_split(vectors, names, groups, new) for new in _divisions(branches, able, config.splits, rng)]
     rules = _learn_rules(splits, groups, config, rng, recorder)

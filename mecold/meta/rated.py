@@ -22,6 +22,7 @@ from mecold.heads.ratings import Belief, Newcomer, RatedItems
 USERS_AT_ONCE = 20_000
 ROWS_AT_ONCE = 1 << 20
 LEAST_VARIANCE = 1e-6
+LEAST_FRESH = 50  # rated items that the encoder was not trained on, to learn from them alone what texts say
 FIRST_TEXT_ROUND = 2  # levels and factors must mean something before texts are asked for them
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 USUAL_RATINGS = 5.0  # that the noise of all items counts for in the spread of one
@@ -97,8 +98,9 @@ class Rated:
 
 
 def fit_items(
-    log: RatedLog, text: Float64[np.ndarray, "items text"], rank: int, rng: np.random.Generator, rounds: int = 12
-) -> Rated:
+    log: RatedLog, text: Float64[np.ndarray, "items text"], rank: int, rng: np.random.Generator, rounds: int = 12,
+    taught: Bool[np.ndarray, " items"] | None = None,
+) -> Rated:  # fmt: skip
     """Levels and factors of all items of a catalogue, rated or not.
 
     Args:
@@ -107,11 +109,13 @@ def fit_items(
         rank: number of factors.
         rng: draws where the factors start.
         rounds: over users and items.
+        taught: True for items that the encoder was trained on; what texts say is learned from the others, if there are enough.
     """
     users, items, width = len(log), log.n_items, rank + 1
     chunks = [slice(start, min(start + USERS_AT_ONCE, users)) for start in range(0, users, USERS_AT_ONCE)]
     count = np.bincount(log.items, minlength=items).astype(float)
     rated = count > 0
+    fresh = rated if taught is None or (rated & ~taught).sum() < LEAST_FRESH else rated & ~taught
     mean = rng.normal(size=(items, width)) * 0.1
     mean[:, 0] = np.bincount(log.items, log.ratings, minlength=items) / (count + USUAL_RATINGS)
     covariance = np.zeros((items, width, width))
@@ -145,7 +149,7 @@ def fit_items(
         mean = np.einsum("nij,nj->ni", covariance, pull / size / noise + prior / variance)
         left = np.einsum("nii->ni", covariance)
         variance = np.maximum(((mean - prior) ** 2 + left)[rated].mean(0), LEAST_VARIANCE)
-        sure = np.where(rated[:, None], np.clip(1 - left / variance, 0, 1), 0.0)
+        sure = np.where(fresh[:, None], np.clip(1 - left / variance, 0, 1), 0.0)
         if turn >= FIRST_TEXT_ROUND:
             start, slope = _from_text(text, mean, sure)
             prior = start + text @ slope

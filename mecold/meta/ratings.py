@@ -58,8 +58,9 @@ class Asked(Rows):
 
 
 def learn_ratings(
-    log: Interactions, text: Float[Tensor, "items text"], rng: np.random.Generator, recorder: Recorder | None = None
-) -> RatingHead | None:
+    log: Interactions, text: Float[Tensor, "items text"], rng: np.random.Generator, recorder: Recorder | None = None,
+    taught: Bool[np.ndarray, " items"] | None = None,
+) -> RatingHead | None:  # fmt: skip
     """Learn how ratings come about, where a log has any.
 
     Args:
@@ -67,6 +68,7 @@ def learn_ratings(
         text: half-whitened texts of the catalogue's items.
         rng: all randomness.
         recorder: takes a note of what was learned, or why nothing was.
+        taught: True for items that the encoder was trained on: none of these is treated as new.
 
     Returns:
         The head, on the CPU; None where there are no ratings, all are the same, or fewer than ten users have two.
@@ -85,7 +87,7 @@ def learn_ratings(
         recorder.note(f"Ratings cannot be foretold: {why}.")
         return None
     with torch.inference_mode(False), torch.enable_grad():
-        head = _learn(log, ratings, text[:, :DIRECTIONS].detach().cpu().double().numpy(), rng)
+        head = _learn(log, ratings, text[:, :DIRECTIONS].detach().cpu().double().numpy(), taught, rng)
     recorder.note(
         f"Ratings from {lowest:g} to {highest:g} can be foretold (predict_rating), learned from {len(ratings):,}."
     )
@@ -94,17 +96,19 @@ def learn_ratings(
 
 def _learn(
     log: Interactions, ratings: Float64[np.ndarray, " rows"], text: Float64[np.ndarray, "items text"],
-    rng: np.random.Generator,
+    taught: Bool[np.ndarray, " items"] | None, rng: np.random.Generator,
 ) -> RatingHead:  # fmt: skip
     centre, unit = ratings.mean(), ratings.std()
     rated = RatedLog(log.offsets, log.items, (ratings - centre) / unit, len(text))
     fold_of, bucket_of = rng.permutation(len(rated)) % FOLDS, rng.permutation(len(text)) % FOLDS
+    if taught is not None and not taught.all():
+        bucket_of[taught] = -1
     stay = bool((rated.sizes >= STAYING).sum() >= ENOUGH)
     chosen = np.zeros(len(rated), bool)
     chosen[rng.permutation(np.flatnonzero(rated.sizes >= (STAYING if stay else 2)))[:USERS]] = True
     parts, beliefs = [], []
     for fold in range(FOLDS):
-        side = fit_items(rated.take(np.flatnonzero(fold_of != fold)), text, RANK, rng)
+        side = fit_items(rated.take(np.flatnonzero(fold_of != fold)), text, RANK, rng, taught=taught)
         users = np.flatnonzero((fold_of == fold) & chosen)
         if len(users):
             theirs = rated.take(users)
@@ -112,7 +116,7 @@ def _learn(
             parts += _episodes(theirs, side, beliefs[len(beliefs) - 1], text, bucket_of == fold, stay, rng)
     asked, draws = Asked.join(parts), torch.Generator().manual_seed(int(rng.integers(2**62)))
     rule = _mean([_train(asked, draws) for _ in range(RULES)])
-    side = fit_items(rated, text, RANK, rng)
+    side = fit_items(rated, text, RANK, rng, taught=taught)
     belief = replace(side.belief, precision=torch.stack([one.precision for one in beliefs]).log().mean(0).exp())
     scale = torch.tensor([ratings.min(), ratings.max(), centre, unit], dtype=torch.float32)
     return RatingHead(scale, side.items, side.newcomer, belief, rule)

@@ -16,6 +16,7 @@ from mecold.data.impressions import checked_counts
 from mecold.errors import InvalidDataError, few
 
 NUMBERS = ("prior", "shown", "clicks")
+_NUMBER = (int, float, np.integer, np.floating)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ def read_creatives(source: Mapping[Any, str] | FrameLike) -> tuple[list[str | in
         InvalidDataError: on missing ids, and texts that say nothing.
     """
     if isinstance(source, Mapping):
-        source = pl.DataFrame({"creative_id": list(source), "text": list(source.values())}, strict=True)
-    frame = read_frame(source, "creatives")
+        if odd := [one for one, text in source.items() if not isinstance(text, str)]:
+            raise InvalidDataError(f"{len(odd):,} creatives have something else than a text: {few(odd)}.")
+        source = pl.DataFrame([_ids(list(source)), pl.Series("text", list(source.values()), dtype=pl.String)])
+    frame = read_frame(source, "creatives", names=("creative_id", "text"))
     require(frame, ("creative_id", "text"), "creatives")
     ids = id_column(frame["creative_id"], "creative_id of the creatives").to_list()
     texts = frame["text"].cast(pl.String).fill_null("").to_list()
@@ -132,23 +135,42 @@ def read_creatives(source: Mapping[Any, str] | FrameLike) -> tuple[list[str | in
     return ids, texts
 
 
-def read_counts(source: Mapping[Any, tuple[float, float]] | FrameLike) -> pl.DataFrame:
+def read_counts(source: Mapping[Any, tuple[float, float]] | FrameLike, creatives: Sequence[str | int]) -> pl.DataFrame:
     """Columns `creative_id`, `impressions`, `clicks`.
 
     Args:
         source: id -> (impressions, clicks), or such a frame or its path.
+        creatives: those that are there; ids of a csv are read as theirs are.
 
     Raises:
         InvalidDataError: on missing ids, and counts that cannot be.
     """
     what, names = "counts", ("impressions", "clicks")
     if isinstance(source, Mapping):
-        numbers = [[float(one[at]) for one in source.values()] for at in range(2)]
-        source = pl.DataFrame({"creative_id": list(source), **dict(zip(names, numbers, strict=True))})
-    frame = read_frame(source, what, guess=names)
+        odd = [
+            one for one, counts in source.items()
+            if not (isinstance(counts, tuple | list) and len(counts) == 2 and all(isinstance(n, _NUMBER) for n in counts))
+        ]  # fmt: skip
+        if odd:
+            raise InvalidDataError(f"{len(odd):,} creatives have no (impressions, clicks): {few(odd)}.")
+        numbers = [
+            pl.Series(name, [float(one[at]) for one in source.values()], dtype=pl.Float64)
+            for at, name in enumerate(names)
+        ]
+        source = pl.DataFrame([_ids(list(source)), *numbers])
+    kinds = {"creative_id": pl.Int64 if creatives and isinstance(creatives[0], int) else pl.String}
+    frame = read_frame(source, what, names=("creative_id", *names), guess=names, ids=kinds)
     require(frame, ("creative_id", *names), what)
     frame = frame.with_columns(id_column(frame["creative_id"], f"creative_id of the {what}"))
     return checked_counts(frame, what)
+
+
+def _ids(given: Sequence[object]) -> pl.Series:
+    """Ids as a column."""
+    kinds = {type(one) for one in given}
+    if not (kinds <= {str} or kinds <= {int}):
+        raise InvalidDataError(f"Ids of creatives are all texts or all integers; these are {few(list(given))}.")
+    return pl.Series("creative_id", list(given), dtype=pl.Int64 if kinds == {int} else pl.String)
 
 
 def twice_in(ids: Sequence[str | int]) -> list[str | int]:

@@ -107,6 +107,8 @@ class ClickModel:
         features, center = _scaled(_features(encoder, texts, progress=progress), None)
         shown, clicks = (rows[name].to_numpy().astype(np.float64) for name in ("impressions", "clicks"))
         cells = Cells(features, place, shown, clicks)
+        if not clicks.any():
+            raise InvalidDataError(f"None of {len(rows):,} texts was clicked; join the clicks first.")
         found = learn(cells, timed=timed, horizon=horizon, rng=np.random.default_rng(rng))
         return cls(encoder, center, found.weights, found.usual, found.explore, found.told, encoder.fingerprint)
 
@@ -133,6 +135,10 @@ class ClickModel:
         """
         old = AdState.of((), [np.empty(0)] * 3, self.fingerprint) if state is None else self._own(state)
         ids, texts = read_creatives(creatives)
+        if old.creatives and ids and type(old.creatives[0]) is not type(ids[0]):
+            raise InvalidDataError(
+                f"The state has ids such as {old.creatives[0]!r}, the new ones are such as {ids[0]!r}; take one type."
+            )
         if twice := twice_in([*old.creatives, *ids]):
             raise InvalidDataError(f"The creatives {few(twice)} are there already; an id stands for one creative.")
         fresh = (self.foretell(texts), np.zeros(len(ids)), np.zeros(len(ids)))
@@ -161,7 +167,7 @@ class ClickModel:
         Raises:
             InvalidDataError: naming creatives that are not there, or with more clicks than impressions.
         """
-        frame = read_counts(counts)
+        frame = read_counts(counts, state.creatives)
         rows = self._own(state).rows(frame["creative_id"].to_list())
         size = len(state.creatives)
         shown, clicks = (

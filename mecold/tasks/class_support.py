@@ -93,7 +93,8 @@ def _checked_labels(labels: Sequence[object], taken: set[str]) -> tuple[str, ...
     twice = [label for label, word in zip(labels, words, strict=True) if words.count(word) > 1]
     if twice:
         raise InvalidDataError(f"{len(twice):,} labels differ in white space alone: {few(twice)}. Write them one way.")
-    if there := [label for label in labels if label in taken]:
+    known = {" ".join(label.split()) for label in taken}
+    if there := [label for label, word in zip(labels, words, strict=True) if word in known]:
         raise InvalidDataError(
             f"{len(there):,} classes are there already: {few(there)}. Leave them out, take them out of the state with "
             "`without`, or adapt without the known classes (beside_known=False)."
@@ -205,14 +206,15 @@ def read_labelled(
         InvalidDataError: on missing columns, empty labels, an item with two labels, a label with two branches, or a
             template that reads the label.
     """
-    frame = read_frame(source, "items", columns)
+    canonical = (*(template or TextTemplate()).names, label, *([branch] if branch else []))
+    frame = read_frame(source, "items", columns, names=tuple(dict.fromkeys(canonical)))
     require(frame, ["item_id", label, *([branch] if branch else [])], "items")
-    hidden = {label, branch} - {None}
+    hidden = {one for one in (label, branch) if one is not None}
     if template is None:
-        texts = [name for name in TextTemplate().columns(frame) if name not in hidden]
+        texts = TextTemplate().columns(frame.drop(hidden)) if len(frame.columns) > 1 + len(hidden) else ()
         if not texts:
             raise InvalidDataError(f"Beside {label!r} the items have no text column among {few(frame.columns, 20)}.")
-        template = TextTemplate(fields=tuple(texts))
+        template = TextTemplate(fields=texts)
     elif inside := hidden & set(template.columns(frame)):
         raise InvalidDataError(
             f"The template reads {few(sorted(map(str, inside)))}, which is to be predicted. Leave it out."

@@ -236,7 +236,8 @@ class ItemClassifier:
             state: what `adapt` returned; None classifies among the known classes.
             top: how many classes to name.
             none: False leaves "none of these" out: the probabilities of all classes then sum to 1, and `none` is 0.
-            multi_label: each class by itself: probabilities need not sum to 1, and those above .5 apply.
+            multi_label: each class by itself: probabilities need not sum to 1, and those above .5 apply. Learned for new classes
+                alone; where known ones are answers too, they are rough.
             depth: labels are cut at so many levels, and the probabilities of what becomes one are added up, so that a
                 branch is never less probable than what is in it.
 

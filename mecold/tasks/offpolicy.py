@@ -34,6 +34,8 @@ class OffPolicy:
 
     def interval(self, share: float = 0.95) -> tuple[float, float]:
         """Where the mean reward lies, by the normal distribution."""
+        if not 0 < share < 1:
+            raise InvalidDataError(f"share={share} must lie between 0 and 1.")
         away = float(ndtri(0.5 + share / 2)) * self.std_error
         return self.value - away, self.value + away
 
@@ -84,6 +86,11 @@ def off_policy(
     if len(bad := np.flatnonzero((other < 0) | (other > 1))):
         raise InvalidDataError(f"{len(bad):,} values of target are no probabilities (rows {few(bad.tolist())}).")
     weight, rows = other / ran, len(ran)
+    if not weight.any():
+        raise InvalidDataError(
+            f"The other policy would have made none of the {rows:,} choices; such a log says nothing of it. Let every "
+            "choice have a chance: floor=0.05."
+        )
     effective = float(weight.sum() ** 2 / max(float((weight**2).sum()), 1e-300))
     share = weight / max(float(weight.mean()), 1e-300) if normalise else weight
     if guess is not None:

@@ -128,16 +128,24 @@ class Shop:
             log = held.rest(self.log)
             log = log.where(may[log.items])
         hidden = {self.catalog.texts[row] for row in held.items.tolist()}
+        hidden |= set(self._told(self.columns[held.items], self.catalog.fields[:1]))
         if beyond is not None:
-            told = replace(self.template, fields=self.catalog.fields).render(beyond)[0]
-            beyond = beyond.filter(pl.Series([text not in hidden for text in told], dtype=pl.Boolean))
+            ways = [self._told(beyond, names) for names in (self.catalog.fields, self.catalog.fields[:1])]
+            keep = [not {text, title} & hidden for text, title in zip(*ways, strict=True)]
+            beyond = beyond.filter(pl.Series(keep, dtype=pl.Boolean))
         if shown is not None:
-            titles = self.columns[held.items].select(self.catalog.fields[0]).to_series().cast(pl.String)
-            shown = shown.filter(~pl.col("text").is_in([*hidden, *titles.drop_nulls()]))
+            texts_shown = self._told(
+                shown.select(pl.col("text").alias(self.catalog.fields[0])), self.catalog.fields[:1]
+            )
+            shown = shown.filter(pl.Series([text not in hidden for text in texts_shown], dtype=pl.Boolean))
         return Ground(
             texts, columns, rows, self.catalog.fields, self.template, log, width, config, np.where(may, self.things, -1),
             beyond, shown,
         )  # fmt: skip
+
+    def _told(self, frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
+        """Texts of a frame, cleaned as those of the catalogue are."""
+        return replace(self.template, fields=tuple(names)).render(frame)[0]
 
     def identity(self) -> list[Any]:
         """All that a training reads, as JSON values."""

@@ -159,6 +159,8 @@ class Matching:
 
     def score(self, vectors: Tensor) -> float:
         """Mean over the items."""
+        if not vectors.isfinite().all():
+            return -1.0
         first, second = vectors.chunk(2)
         likeness = first @ second.T
         ranks = (likeness >= likeness.diagonal()[:, None]).sum(1)

@@ -150,8 +150,10 @@ def same(ground: Ground) -> Lesson | None:
 
 def clicks(ground: Ground) -> Lesson | None:
     """Which of several texts that were shown beside one another was clicked more often."""
-    told = ground.impressions
-    if told is None or len(told) < LEAST_ITEMS or not told["clicks"].sum():
+    if ground.impressions is None:
+        return None
+    told = ground.impressions.filter(pl.col("text").n_unique().over("group") > 1)
+    if len(told) < LEAST_ITEMS or not told["clicks"].sum():
         return None
     head = nn.Linear(ground.dim, 1, bias=False)
     nn.init.zeros_(head.weight)

@@ -176,7 +176,8 @@ def train_on(
     course, start = Course(tower, lessons, of, judge), tower.weights()
     first = course.score()
     best, progress = Loop(course, config, place, seed, recorder).run(first)
-    weight, score = (1.0, 0.0) if judge is None else (0.0, first)
+    whole = all(bool(value.isfinite().all()) for value in best.values())
+    weight, score = (1.0 if whole else 0.0, 0.0) if judge is None else (0.0, first)
     if judge is not None and progress.best_step:
         weight, score = _blend(course, start, best, first, config)
     tower.put(_between(start, best, weight))
@@ -275,7 +276,11 @@ def _between(start: Weights, end: Weights, weight: float) -> Weights:
 
 def _verdict(weight: float, base: float, score: float, judge: Judge | None) -> str:
     if judge is None:
-        return "The trained weights were kept."
+        return (
+            "The trained weights were kept."
+            if weight
+            else "Training went astray (weights that are no numbers): the base was kept."
+        )
     if weight == 0.0:
         return f"The base was kept: no trained weights are better on what was held out ({judge.name}: {base:.4f})."
     return f"{weight:.0%} of the way to the trained weights were kept: {judge.name} {score:.4f}, the base's {base:.4f}."
