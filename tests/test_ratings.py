@@ -343,3 +343,19 @@ def test_the_unit_of_the_ratings_does_not_matter(world, encoder, unit):
     one, other = learned(1.0), learned(unit)
     torch.testing.assert_close(one.mean * unit, other.mean, rtol=1e-2, atol=1e-2 * unit)
     torch.testing.assert_close(one.std * unit, other.std, rtol=3e-2, atol=1e-2 * unit)
+
+
+def test_what_texts_say_is_learned_from_items_that_the_encoder_was_not_trained_on(world):
+    """Texts of the taught half give their items' levels away; those of the others say nothing."""
+    catalog, taught = Catalog.read(world.items), np.arange(ITEMS) % 2 == 0
+    rng = np.random.default_rng(3)
+    text = rng.normal(size=(ITEMS, 4)) / 2
+    text[taught, 0] = world.item[taught]
+    log = Interactions.read(world.frame(range(150)), catalog)
+    heads = [
+        learn_ratings(log, torch.from_numpy(text.astype(np.float32)), np.random.default_rng(0), taught=one)
+        for one in (None, taught)
+    ]
+    slopes = [float(head.newcomer.slope[0, 0]) for head in heads]
+    assert slopes[0] > 0.2
+    assert abs(slopes[1]) < slopes[0] / 2
