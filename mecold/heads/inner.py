@@ -224,8 +224,9 @@ def descend_classes(
     Source: arXiv:1703.03400, equation 1; the metric as in Meta-Curvature (arXiv:1902.03356).
     """
     spread = items if metric is None else items @ metric
-    small = items.shape[1] <= items.shape[2]  # then the head is kept as what it is: the prior and a sum of rows
+    small = items.shape[1] <= 2 * items.shape[2]  # then the head is kept as what it is: the prior and a sum of rows
     among = spread @ items.transpose(1, 2) if small else None
+    inverse = None if small or metric is None else torch.linalg.inv(metric.detach())
     start = items @ prior.transpose(1, 2)
     if bias is not None:
         start = start + bias[:, None]
@@ -234,12 +235,13 @@ def descend_classes(
     moved = prior.new_zeros(targets.shape if small else prior.shape)
     best, before, gradient = moved, prior.new_full((len(prior), 1, 1), torch.inf), torch.zeros_like(moved)
     for step in range(steps + 1):
-        scores = start + (among @ moved if among is not None else items @ moved.transpose(1, 2))
+        change = among @ moved if among is not None else items @ moved.transpose(1, 2)
+        scores = start + change
         everyone = scores if rivals is None else torch.cat([scores, rivals], 2)
         norm = everyone.logsumexp(2, keepdim=True)
         with torch.no_grad():
             stay = torch.where(targets > 0, targets * (scores - norm), 0.0).sum((1, 2), keepdim=True)
-            loss = _pull(moved, among, metric, l2) - stay
+            loss = _pull(moved, change if small else None, inverse, l2) - stay
             worse = loss > before
         best = torch.where(worse, best, moved)
         if step == steps:
@@ -260,11 +262,11 @@ def _per_class(value: float | Tensor, prior: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=prior.dtype, device=prior.device).expand(*prior.shape[:2], 1)
 
 
-def _pull(moved: Tensor, among: Tensor | None, metric: Tensor | None, l2: Tensor) -> Tensor:
+def _pull(moved: Tensor, change: Tensor | None, inverse: Tensor | None, l2: Tensor) -> Tensor:
     """How much the heads' distance from the prior costs, in the inverse metric, per task."""
-    if among is not None:
-        squares = (moved * (among @ moved)).sum(1, keepdim=True).transpose(1, 2)
+    if change is not None:
+        squares = (moved * change).sum(1, keepdim=True).transpose(1, 2)
     else:
-        away = moved if metric is None else torch.linalg.solve(metric, moved.transpose(1, 2)).transpose(1, 2)
+        away = moved if inverse is None else moved @ inverse
         squares = (moved * away).sum(2, keepdim=True)
     return (l2 * squares).sum((1, 2), keepdim=True) / 2
