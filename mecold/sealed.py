@@ -26,7 +26,7 @@ def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mappi
 
     Args:
         folder: the target; may hold an older one of the same kind, but nothing else.
-        kind: what it is, such as `"recommender"`.
+        kind: what it is, such as `"model"`.
         form: version of its format.
         put: writes files into a folder, and returns what `config.json` says beside their hashes.
 
