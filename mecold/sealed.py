@@ -1,28 +1,89 @@
-"""One thing, one folder: JSON, safetensors and parquet, no pickle; written beside the target, then renamed.
+"""One thing, one folder: JSON, safetensors and parquet, no pickle; read once, switched at once.
 
-`config.json` holds what the folder is, the version of its format, every setting, and the sha256 of every other file;
-`read_sealed` verifies all of it before anything is built. Nothing in such a folder is ever executed.
+`config.json` holds what the folder is, the version of its format, every setting, and the sha256 of every other file.
+`read_sealed` reads each file once into memory and verifies what it read, so that what is built is what was verified, whoever
+saves meanwhile. Nothing in such a folder is ever executed. The sums protect from accidents, not from people: who can write
+the folder can write them anew.
 """
 
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import safetensors.torch
 from torch import Tensor
 
-from mecold.errors import ModelFileError, few
+from mecold.errors import MecoldError, ModelFileError, few, foreign, told
+from mecold.swap import claimed, clear, leftovers_of, stays, switch, sync
 from mecold.version import __version__
+
+_CONFIG = "config.json"
+_PLACE = re.compile(r"files-[0-9a-f]{8}")
+_ATTEMPTS = 200  # of reading a folder that others save meanwhile
+_PAUSE = 0.005  # seconds between two
+_NO_MATTER = {"lost+found", f".{_CONFIG}.part"}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a folder held, read once and verified.
+
+    Args:
+        folder: where it was.
+        config: what `config.json` says.
+        files: the content of every other file; who asks for one takes it out, so that no file lies in memory twice.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    files: dict[str, bytes]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.config["sha256"]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file, in memory of torch's own: that of a file may be aligned otherwise, and products
+        then differ in the last bit.
+        """
+        found = safetensors.torch.load(self.files.pop(name))
+        return {key: value.clone() for key, value in found.items()}
+
+    def table(self, name: str) -> pl.DataFrame:
+        """The table of a parquet file."""
+        return pl.read_parquet(io.BytesIO(self.files.pop(name)))
+
+    def text(self, name: str) -> str:
+        """A text file."""
+        return self.files.pop(name).decode("utf-8")
+
+    def built(self, make: Callable[["Sealed"], Any]) -> Any:
+        """What a function makes of it.
+
+        Raises:
+            ModelFileError: should it fail, whatever the library behind raises.
+        """
+        what = f"The {self.config.get('kind', 'model')} in '{self.folder}' does not fit together"
+        with foreign(ModelFileError, what, "Save it again."):
+            return make(self)
 
 
 def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mapping[str, Any]]) -> None:
-    """Write a folder; the previous one stays whole until the new one is complete on disk.
+    """Write a folder; the previous one stays whole until the new one is complete on disk, and is then replaced in one step.
+
+    A link is followed. A folder that cannot be replaced (a mount point, the working directory) is filled: the files go into
+    a folder in it that `config.json` names, and that file is what is switched.
 
     Args:
         folder: the target; may hold an older one of the same kind, but nothing else.
@@ -31,33 +92,56 @@ def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mappi
         put: writes files into a folder, and returns what `config.json` says beside their hashes.
 
     Raises:
-        ModelFileError: if the target holds something else.
+        ModelFileError: if the target holds something else, or cannot be written; the previous one is whole then.
     """
-    folder = folder.absolute()
+    folder = Path(os.path.realpath(folder))
     check_target(folder, kind)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    fresh, old = (folder.with_name(f".{folder.name}.{state}-{mark}") for state in ("new", "old"))
-    try:
-        fresh.mkdir()
-        config = {"format": form, "kind": kind, "mecold": __version__, **put(fresh)}
-        config["sha256"] = {path.name: _hash(path) for path in sorted(fresh.iterdir())}
-        config["self"] = _hash_of(config)
-        (fresh / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
-        for path in fresh.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(old)
+    mark, inside = uuid.uuid4().hex[:8], stays(folder)
+    fresh = folder / f"files-{mark}" if inside else folder.with_name(f".{folder.name}.new-{mark}")
+    way_out = "The previous one, if any, is as it was. Make room, or name a folder that can be written."
+    with foreign(ModelFileError, f"The {kind} could not be saved to '{folder}'{_room(folder)}", way_out):
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        named = False
         try:
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+            with claimed(fresh):
+                _fill(fresh, kind, form, put, fresh.name if inside else None)
+                if inside:
+                    _point(folder, fresh)
+                    named = True
+                else:
+                    switch(fresh, folder)
+        finally:
+            if not named:
+                shutil.rmtree(fresh, ignore_errors=True)
+        clear(leftovers_of(folder))
+
+
+def _fill(fresh: Path, kind: str, form: int, put: Callable[[Path], Mapping[str, Any]], place: str | None) -> None:
+    """Write all files, and have them on disk, with the rights that a file has here."""
+    config = {"format": form, "kind": kind, "mecold": __version__, **put(fresh)}
+    config |= {"place": place} if place else {}
+    config["sha256"] = {path.name: _hash(path) for path in sorted(fresh.iterdir())}
+    config["self"] = _hash_of(config)
+    (fresh / _CONFIG).write_text(json.dumps(config, indent=1), "utf-8")
+    mode = (fresh / _CONFIG).stat().st_mode & 0o777
+    for path in fresh.iterdir():
+        path.chmod(mode)  # a library may have made its file readable to its owner alone
+        sync(path)
+    sync(fresh)
+
+
+def _point(folder: Path, fresh: Path) -> None:
+    """Let a folder's `config.json` be the new one, in one step, and clear away what the old one named."""
+    before = [path for path in folder.iterdir() if path != fresh and path.name not in {_CONFIG, *_NO_MATTER}]
+    (fresh / _CONFIG).replace(folder / _CONFIG)
+    sync(folder)
+    for path in before:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _room(folder: Path) -> str:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return f" ({shutil.disk_usage(there).free / 1e6:,.0f} MB are free there)"
 
 
 def check_target(folder: Path, kind: str) -> None:
@@ -66,6 +150,7 @@ def check_target(folder: Path, kind: str) -> None:
     Raises:
         ModelFileError: if the folder holds something else, or other files beside it.
     """
+    folder = Path(os.path.realpath(folder))
     if folder.exists() and not _is_one(folder, kind):
         raise ModelFileError(
             f"'{folder}' exists and is not a mecold {kind}, or holds other files too; nothing was written. Name another folder."
@@ -76,34 +161,57 @@ def _is_one(folder: Path, kind: str) -> bool:
     """True for an empty folder, or one that holds such a thing and nothing else: it will be replaced as a whole."""
     if not folder.is_dir():
         return False
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if not _PLACE.fullmatch(path.name)} - _NO_MATTER
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        return (
-            config["format"] >= 0
-            and config.get("kind", "model") == kind
-            and names <= {"config.json", *config["sha256"]}
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        return config["format"] >= 0 and config.get("kind", "model") == kind and names <= {_CONFIG, *config["sha256"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return not names
 
 
-def read_sealed(folder: Path, kind: str, form: int) -> dict[str, Any]:
-    """What `config.json` says, after every file was verified.
+def read_sealed(folder: Path, kind: str, form: int) -> Sealed:
+    """What a folder holds, every file of it verified. A folder that is saved meanwhile is read anew, until it is one whole.
 
     Raises:
         ModelFileError: naming what is missing, damaged, changed, of another kind, or newer than this version of mecold.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        kept = sorted(folder.absolute().parent.glob(f".{folder.name}.old-*"))
-        hint = f" A save was interrupted: the previous one lies in '{kept[-1]}'; rename it." if kept else ""
-        raise ModelFileError(f"There is no mecold {kind} in '{folder}' (no config.json).{hint}")
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
+        try:
+            return _read(folder, kind, form)
+        except ModelFileError:
+            if _identity(folder) == before and not (before is None and _being_switched(folder)):
+                raise
+        time.sleep(_PAUSE)
+    raise ModelFileError(
+        f"'{folder}' was saved over and over while it was read. Load it when less is written there, or load a copy."
+    )
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    """What tells one save from the next."""
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = (folder / _CONFIG).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _being_switched(folder: Path) -> bool:
+    """True where a folder is missing for a moment only (see `swap`)."""
+    return any(time.time() - one.stat().st_ctime < 1 for one in leftovers_of(folder.absolute()) if one.exists())
+
+
+def _read(folder: Path, kind: str, form: int) -> Sealed:
+    path = folder / _CONFIG
+    if not path.is_file():
+        raise ModelFileError(f"There is no mecold {kind} in '{folder}' (no config.json).{_kept(folder, kind, form)}")
+    with foreign(ModelFileError, f"'{path}' is damaged", "Restore it, or fit and save again."):
+        config: dict[str, Any] = json.loads(path.read_bytes())
         version, sums = config["format"], dict(config["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"'{path}' is damaged: {error!r}. Restore it, or fit and save again.") from error
+        place = config.get("place")
+        if place is not None and not _PLACE.fullmatch(place):
+            raise ValueError(f"place {place!r}")
     if (found := config.get("kind", "model")) != kind:
         raise ModelFileError(f"'{folder}' holds a mecold {found}, not a {kind}. Load it as what it is.")
     if version != form:
@@ -112,17 +220,34 @@ def read_sealed(folder: Path, kind: str, form: int) -> dict[str, Any]:
             f"{__version__}, which reads format {form}. Update mecold, or fit and save again."
         )
     stated = config.pop("self", None)
-    bad = [] if stated == _hash_of(config) else ["config.json"]
+    bad = [] if stated == _hash_of(config) else [_CONFIG]
+    files: dict[str, bytes] = {}
     for name, expected in sums.items():
-        file = folder / Path(name).name
-        if not file.is_file() or _hash(file) != expected:
+        file = folder / (place or "") / Path(name).name
+        try:
+            files[name] = file.read_bytes() if file.is_file() else b""
+        except OSError as error:
+            bad.append(f"{file.name} (cannot be read, {told(error)})")
+            continue
+        if not file.is_file() or hashlib.sha256(files[name]).hexdigest() != expected:
             bad.append(file.name if file.is_file() else f"{file.name} (missing)")
     if bad:
         raise ModelFileError(
             f"The {kind} in '{folder}' was damaged or changed after it was saved: {few(bad, 9)}. "
             "Restore these files, or fit and save again."
         )
-    return config
+    return Sealed(folder, config, files)
+
+
+def _kept(folder: Path, kind: str, form: int) -> str:
+    """Where the newest whole one lies that an interrupted save left, in words."""
+    for one in leftovers_of(folder.absolute()):
+        try:
+            _read(one, kind, form)
+        except MecoldError:
+            continue
+        return f" A save was interrupted: the previous one lies in '{one}'; rename it."
+    return ""
 
 
 def bytes_of(save: Callable[[Path], None]) -> dict[str, bytes]:
@@ -144,11 +269,6 @@ def folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in main memory, laid out as a file wants them."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
-def aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in memory of torch's own: what a file maps may be aligned otherwise, and products then differ in the last bit."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _hash(path: Path) -> str:

@@ -9,19 +9,18 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mecold.data.attributes import Attribute, Attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import Events
-from mecold.errors import ModelFileError
+from mecold.data.histories import Histories
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.heads.ratings import RatingHead
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model, Ratings
-from mecold.sealed import aligned, plain, read_sealed, write_sealed
+from mecold.sealed import Sealed, plain, read_sealed, write_sealed
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Traits
 from mecold.space.clock import Clock
@@ -157,17 +156,13 @@ def load_model(folder: Path) -> Content:
     Raises:
         ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
     """
-    config = read_sealed(folder, KIND, FORMAT)
-    try:
-        return _content(folder, config)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, pl.exceptions.PolarsError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"The model in '{folder}' does not fit together: {error!r}. Save it again.") from error
+    content: Content = read_sealed(folder, KIND, FORMAT).built(_content)
+    return content
 
 
-def _content(folder: Path, config: Mapping[str, Any]) -> Content:
-    weights, items = (aligned(load_file(folder / f"{name}.safetensors")) for name in ("weights", "items"))
+def _content(sealed: Sealed) -> Content:
+    config = sealed.config
+    weights, items = (sealed.tensors(f"{name}.safetensors") for name in ("weights", "items"))
     settings = config["config"]
     meta = MetaConfig(
         factors=FactorConfig(**settings["factors"]),
@@ -186,32 +181,68 @@ def _content(folder: Path, config: Mapping[str, Any]) -> Content:
     head = PreferenceHead({name: Traits(**one["traits"]) for name, one in about.items()}, meta.head, prior, gains)
     events = Events(tuple(config["events"]["names"]), config["events"]["goals"])
     known = Attributes(tuple(_attribute(one, weights) for one in config["attributes"]))
-    record = (folder / "fit_log.jsonl").read_text("utf-8")
-    model = Model(basis, head, config["encoder"], config["axes"], record, events, known, _ratings(folder, config))
+    record = sealed.text("fit_log.jsonl")
+    model = Model(basis, head, config["encoder"], config["axes"], record, events, known, _ratings(sealed))
     channels = {name: _channel(name, one, items) for name, one in about.items()}
     space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
-    table = pl.read_parquet(folder / "items.parquet")
-    hidden = items["hidden"]
-    if not table.height == len(space) == len(hidden):
-        raise ModelFileError(f"The model in '{folder}' has {table.height:,} ids for {len(space):,} vectors.")
+    table, hidden = sealed.table("items.parquet"), items["hidden"]
     columns = config["template"]["fields"]
     template = TextTemplate(**{**config["template"], "fields": None if columns is None else tuple(columns)})
     kind = config["index"]
-    index = FaissIndex.read(kind, folder / "index.faiss") if "index.faiss" in config["sha256"] else ExactIndex()
+    index: ItemIndex = ExactIndex()
+    if "index.faiss" in sealed:
+        index = FaissIndex.read(kind, sealed.files.pop("index.faiss"), len(space), space.dim)
     catalog = Catalog.of(table["item_id"], table["text"].to_list())
     kept = None
-    if "statistics.safetensors" in config["sha256"]:
-        ids = pl.read_parquet(folder / "statistics.parquet")["item_id"]
-        kept = Kept(ids, _statistics(load_file(folder / "statistics.safetensors")))
+    if "statistics.safetensors" in sealed:
+        ids = sealed.table("statistics.parquet")["item_id"]
+        kept = Kept(ids, _statistics(sealed.tensors("statistics.safetensors")))
+    _check(model, catalog, space, hidden)
     return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
 
 
-def _ratings(folder: Path, config: Mapping[str, Any]) -> Ratings | None:
-    if "ratings.safetensors" not in config["sha256"]:
+@torch.inference_mode()
+def _check(model: Model, catalog: Catalog, space: ItemSpace, hidden: Tensor) -> None:
+    """Refuse files that are whole and do not fit together: shapes, rows and numbers, and that a user can be served.
+
+    Raises:
+        ValueError: saying what does not fit.
+    """
+    sizes = {
+        "ids": catalog.size,
+        "distinct ids": len(catalog.ids.unique()),
+        "hidden": len(hidden),
+        "lists": len(space.lists.rows),
+    }
+    sizes |= {"counts": len(space.counts), "new": len(space.new)}
+    for name, channel in space.channels.items():
+        sides = {"item": channel.item, "support": channel.support}
+        sizes |= {f"{name}.{side}": len(value) for side, value in sides.items() if value is not None}
+        if bad := [
+            side for side, value in sides.items() if value is not None and not bool(torch.isfinite(value).all())
+        ]:
+            raise ValueError(f"{name}.{bad[0]} holds numbers that are not finite")
+    if space.text_of(torch.zeros(1, dtype=torch.long)).shape[1] != model.basis.project.shape[1]:
+        raise ValueError("vectors of texts are of another width than the basis makes them")
+    if odd := {name: size for name, size in sizes.items() if size != len(space)}:
+        raise ValueError(f"{len(space):,} vectors, but {odd}")
+    rows, trust = space.lists.rows, space.lists.values
+    if rows.numel() and not (
+        int(rows.min()) >= 0 and int(rows.max()) < len(space) and bool(torch.isfinite(trust).all())
+    ):
+        raise ValueError("neighbour lists name rows that there are not")
+    one = Histories.padded(np.zeros(1, np.int64), np.ones(1, np.int64))
+    scores = space.scores(model.head.adapt(space, one, model.coefficients))
+    if scores.shape != (1, len(space)) or not bool(torch.isfinite(scores).all()):
+        raise ValueError("a user of the first item has no finite scores")
+
+
+def _ratings(sealed: Sealed) -> Ratings | None:
+    if "ratings.safetensors" not in sealed:
         return None
-    table = pl.read_parquet(folder / "ratings.parquet")
+    table = sealed.table("ratings.parquet")
     rows = dict(zip(table["item_id"].to_list(), table["row"].to_list(), strict=True))
-    return Ratings(RatingHead.of(aligned(load_file(folder / "ratings.safetensors"))), rows)
+    return Ratings(RatingHead.of(sealed.tensors("ratings.safetensors")), rows)
 
 
 def _attribute(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Attribute:

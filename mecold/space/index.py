@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from mecold.errors import InvalidDataError, ModelFileError
+from mecold.errors import InvalidDataError, ModelFileError, foreign
 from mecold.space.channel import side_by_side
 from mecold.space.space import ItemSpace, UserVectors
 
@@ -219,12 +219,28 @@ class FaissIndex:
         return cls(factory, built)
 
     @classmethod
-    def read(cls, factory: str, path: Path) -> "FaissIndex":
-        """Read what `write` wrote."""
-        try:
-            return cls(factory, _faiss().read_index(str(path)))
-        except RuntimeError as error:
-            raise ModelFileError(f"FAISS cannot read '{path}': {str(error)[:300]}") from error
+    def read(cls, factory: str, data: bytes, items: int, width: int) -> "FaissIndex":
+        """Read what `write` wrote; a parser in C++ reads it, so it must come from somebody who is trusted.
+
+        Args:
+            factory: the setting it was built from.
+            data: content of the file.
+            items: how many rows there are; the index may cover fewer.
+            width: of their vectors.
+
+        Raises:
+            ModelFileError: if FAISS cannot read it, or it is no trained index of such vectors by inner product.
+        """
+        faiss = _faiss()
+        with foreign(ModelFileError, "FAISS cannot read 'index.faiss'", "Restore it, or fit and save again."):
+            built = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        fits = built.d == width and 0 < built.ntotal <= items and built.metric_type == faiss.METRIC_INNER_PRODUCT
+        if not (fits and built.is_trained):
+            raise ModelFileError(
+                f"'index.faiss' holds {built.ntotal:,} vectors of width {built.d}, the model {items:,} of width {width}: it is "
+                "another model's, or not trained. Restore it, or fit and save again."
+            )
+        return cls(factory, built)
 
     def write(self, path: Path) -> None:
         """Write the index in FAISS's own format."""
@@ -245,7 +261,7 @@ class FaissIndex:
         for user, rows in enumerate(best):
             one, own = users[user : user + 1], hidden.between(user, user + 1)
             listed = space.lists.rows[one.rows[one.trust != 0]].flatten().cpu().numpy()
-            rows = np.unique(np.concatenate([rows[rows >= 0], fresh, listed]))
+            rows = np.unique(np.concatenate([rows[(rows >= 0) & (rows < total)], fresh, listed]))
             rows = rows[~gone[rows] & ~np.isin(rows, own.rows)]
             if len(rows) < k:
                 parts.append(ExactIndex().search(space, out, one, k, own))

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float64
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.special import ndtri
 
 from mecold.data.frames import Columns, FrameLike
@@ -22,7 +22,7 @@ from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError, ModelFileError, few
 from mecold.heads.clicks import Beliefs, Usual, adapt, best_chance
 from mecold.meta.ads import Cells, learn
-from mecold.sealed import plain, read_sealed, write_sealed
+from mecold.sealed import Sealed, plain, read_sealed, write_sealed
 from mecold.tasks.ad_state import NUMBERS, AdState, read_counts, read_creatives, twice_in
 
 KIND, FORMAT = "click model", 1
@@ -266,17 +266,23 @@ class ClickModel:
         Raises:
             ModelFileError: naming what is missing, damaged or newer, or if the encoder is another one.
         """
-        encoder, config = encoder or TextEncoder(), read_sealed(Path(folder), KIND, FORMAT)
+        encoder, sealed = encoder or TextEncoder(), read_sealed(Path(folder), KIND, FORMAT)
+        config = sealed.config
         if encoder.fingerprint != config["encoder"]:
             raise ModelFileError(
                 f"The click model in '{folder}' was fitted with the encoder {config['encoder']}; this is {encoder.fingerprint}. "
                 "Pass the encoder that it was fitted with: ClickModel.load(folder, encoder)."
             )
-        found = load_file(Path(folder) / "weights.safetensors")
-        return cls(
-            encoder, found["center"].numpy().copy(), found["weights"].numpy().copy(), Usual(**config["usual"]),
-            config["explore"], config["told"], config["encoder"],
-        )  # fmt: skip
+
+        def made(sealed: Sealed) -> "ClickModel":
+            found = {name: value.numpy() for name, value in sealed.tensors("weights.safetensors").items()}
+            usual = Usual(**config["usual"])
+            return cls(
+                encoder, found["center"], found["weights"], usual, config["explore"], config["told"], config["encoder"]
+            )
+
+        model: ClickModel = sealed.built(made)
+        return model
 
     def _own(self, state: AdState) -> AdState:
         if state.model != self.fingerprint:

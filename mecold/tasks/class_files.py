@@ -8,15 +8,13 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mecold.data.catalog import Catalog
-from mecold.errors import ModelFileError
 from mecold.heads.classes import ClassHeads, ClassRules, ClassSpace
 from mecold.meta.classes import ClassConfig, Outlook, Taught
-from mecold.sealed import aligned, plain, read_sealed, write_sealed
+from mecold.sealed import Sealed, plain, read_sealed, write_sealed
 
 KIND, FORMAT = "classifier", 1
 
@@ -78,17 +76,12 @@ def load_classifier(folder: Path) -> ClassifierContent:
     Raises:
         ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
     """
-    config = read_sealed(folder, KIND, FORMAT)
-    try:
-        return _content(folder, config)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, pl.exceptions.PolarsError) as error:
-        raise ModelFileError(
-            f"The classifier in '{folder}' does not fit together: {error!r}. Save it again."
-        ) from error
+    content: ClassifierContent = read_sealed(folder, KIND, FORMAT).built(_content)
+    return content
 
 
-def _content(folder: Path, config: Mapping[str, Any]) -> ClassifierContent:
-    tensors = aligned(load_file(folder / "weights.safetensors"))
+def _content(sealed: Sealed) -> ClassifierContent:
+    config, tensors = sealed.config, sealed.tensors("weights.safetensors")
 
     def part(kind: type, name: str) -> Any:
         return kind(**{field.name: tensors[f"{name}.{field.name}"] for field in fields(kind)})
@@ -96,16 +89,16 @@ def _content(folder: Path, config: Mapping[str, Any]) -> ClassifierContent:
     taught = Taught(
         part(ClassSpace, "space"), part(ClassRules, "rules"), part(Outlook, "outlook"), part(ClassHeads, "known")
     )
-    labels = tuple(json.loads((folder / "labels.json").read_text("utf-8")))
+    labels = tuple(json.loads(sealed.text("labels.json")))
     if len(labels) != taught.known.weight.shape[1] or not all(
         bool(torch.isfinite(one).all()) for one in tensors.values()
     ):
         raise ValueError(
             f"{len(labels):,} labels for {taught.known.weight.shape[1]:,} heads, or numbers that are not finite"
         )
-    table = pl.read_parquet(folder / "items.parquet")
+    table = sealed.table("items.parquet")
     catalog = Catalog.of(table["item_id"], table["text"].to_list())
-    log = (folder / "fit_log.jsonl").read_text("utf-8")
+    log = sealed.text("fit_log.jsonl")
     return ClassifierContent(
         taught, labels, catalog, config["encoder"], config["separator"], ClassConfig(**config["config"]), log
     )
