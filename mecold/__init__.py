@@ -6,11 +6,13 @@
 >>> recommender.recommend(user, k=10)
 """
 
+import mecold.threads  # noqa: F401 isort: split  # before the libraries that it speaks to
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder
 from mecold.errors import (
     DataWarning,
     EncoderError,
+    ForkError,
     InvalidDataError,
     MecoldError,
     ModelFileError,
@@ -42,6 +44,7 @@ __all__ = [
     "Explanation",
     "FactorConfig",
     "FitReport",
+    "ForkError",
     "HeadConfig",
     "Interaction",
     "InvalidDataError",

@@ -4,13 +4,13 @@ import os
 
 import torch
 
-from mecold.errors import InvalidDataError
+from mecold.errors import InvalidDataError, foreign
 
 VARIABLE = "MECOLD_DEVICE"
 """Environment variable that says what `"auto"` stands for."""
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: object) -> torch.device:
     """The device of a setting.
 
     Args:
@@ -20,6 +20,8 @@ def device_of(name: str) -> torch.device:
     Raises:
         InvalidDataError: if torch knows no such device, or finds none here.
     """
+    if not isinstance(name, str):
+        raise InvalidDataError(f"device={name!r:.60} must be a text such as 'auto', 'cpu' or 'cuda'.")
     wanted = os.environ.get(VARIABLE, "auto") if name == "auto" else name
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,4 +34,7 @@ def device_of(name: str) -> torch.device:
             f"Device {wanted!r} was asked for; torch finds {torch.cuda.device_count()} CUDA devices here. Use 'cpu', or a "
             "torch build with CUDA."
         )
+    if device.type != "cpu":
+        with foreign(InvalidDataError, f"Device {wanted!r} cannot compute here", "Use 'auto' or 'cpu'."):
+            torch.ones(1, device=device).cpu()
     return device

@@ -30,8 +30,9 @@ from mecold.rating import foretold
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
 from mecold.sealed import bytes_of, folder_of
-from mecold.serving import adapt, check_k, check_state, chunks, finder, ranked_frame, states_of, with_seen
+from mecold.serving import adapt, check_state, chunks, finder, ranked_frame, states_of, with_seen
 from mecold.space.channels.host import ItemFactors
+from mecold.space.far import tell_far
 from mecold.space.index import Ranked
 from mecold.space.shelf import Shelf
 from mecold.space.space import UserVectors
@@ -39,6 +40,7 @@ from mecold.space.statistics import Kept
 from mecold.stock import Stock
 from mecold.store import load_model, save_model
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
+from mecold.values import flag, path, whole
 
 
 class Recommender(Stock):
@@ -175,6 +177,7 @@ class Recommender(Stock):
         log = Interactions.read(
             histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
         )  # fmt: skip
+        tell_far(shelf.space, log.timestamps)
         if (known := self._known(model, shelf, attributes, log)) is not None:
             log = replace(log, groups=known(log.users))
         labels = log.labels_from(self.config.liked_from)
@@ -223,13 +226,13 @@ class Recommender(Stock):
             DataWarning: if `exclude` matches nothing.
         """
         model, shelf = self._ready()
-        check_k(k)
+        k = whole(k, "k")
         check_state(user, model, shelf.space.dim)
         vectors = shelf.vectors_of(user)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
         out, only = leaving(exclude, shelf.catalog), None if among is None else shelf.catalog.checked(among, "among")
         find = finder(shelf, vectors, shelf.there([*out, *user.seen]), only)
-        if include_seen:
+        if flag(include_seen, "include_seen"):
             find = with_seen(find, shelf, vectors, user, out, only)
         return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
@@ -278,14 +281,15 @@ class Recommender(Stock):
             DataWarning: if `exclude` matches nothing.
         """
         model, shelf = self._ready()
-        check_k(k)
+        k = whole(k, "k")
         log = Interactions.read(
             histories, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events
         )  # fmt: skip
+        tell_far(shelf.space, log.timestamps)
         types = {"item_id": shelf.catalog.dtype} | ({"user_id": log.users.dtype} if len(log) else {})
         allowed = None if among is None else Named.read(among, "among", types)
         rerank = rerank_of(diversity, groups, per_group, shelf.catalog)
-        rules = Rules(Named.read(exclude, "exclude", types), allowed, include_seen, rerank)
+        rules = Rules(Named.read(exclude, "exclude", types), allowed, flag(include_seen, "include_seen"), rerank)
         known = self._known(model, shelf, attributes, log)
         return ranked_frame(model, shelf, log, users, k, self.config.liked_from, rules, known)
 
@@ -358,7 +362,7 @@ class Recommender(Stock):
             InvalidDataError: if there is no item, or k is no positive integer.
         """
         model, shelf = self._ready()
-        check_k(k)
+        k = whole(k, "k")
         some = shelf.catalog.checked([items] if isinstance(items, str | int | np.integer) else items, "items")
         rows = np.unique(shelf.catalog.rows(some, "the items"))
         if not len(rows):
@@ -411,7 +415,7 @@ class Recommender(Stock):
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
         model, shelf = self._ready()
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        save_model(Path(folder), model, shelf.packed(), self._statistics, settings)
+        save_model(path(folder, "folder"), model, shelf.packed(), self._statistics, settings)
 
     @classmethod
     def load(
@@ -429,7 +433,7 @@ class Recommender(Stock):
             ModelFileError: if the folder is missing, damaged, changed or of a newer format.
             EncoderError: if `encoder` is not the one the model was fitted with.
         """
-        content = load_model(Path(folder))
+        content = load_model(path(folder, "folder"))
         made = cls(
             encoder, config=content.config, template=content.template, index=content.kind, device=device,
             progress=progress,
@@ -513,6 +517,7 @@ class Recommender(Stock):
     ) -> tuple[Histories, tuple[ItemId, ...]]:  # fmt: skip
         events = model.events if model.events.names else None
         support, unknown = read_history(history, shelf.catalog, on_unknown, events, self.config.liked_from)
+        tell_far(shelf.space, support.times.numpy(), 4)
         if attributes is None:
             return support, unknown
         groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))

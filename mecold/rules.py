@@ -18,12 +18,16 @@ from mecold.space.index import Hidden
 from mecold.space.rerank import Codes, Rerank
 from mecold.space.shelf import Shelf
 from mecold.types import ItemId
+from mecold.values import number, whole
 
 ItemsOrPairs: TypeAlias = Iterable[ItemId] | FrameLike
 """Item ids for everybody; or a table (or its `Path`) with `item_id` and, where each user has items of their own, `user_id`."""
 
 Groups: TypeAlias = Mapping[ItemId, Any] | FrameLike
 """Item -> group; or a table (or its `Path`) with `item_id` and one more column."""
+
+
+_GROUPS = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
 
 
 def is_table(source: object) -> bool:
@@ -188,7 +192,7 @@ def _nothing(what: str) -> None:
     warnings.warn(f"{what}: this filter matches nothing.", DataWarning, stacklevel=4)
 
 
-def rerank_of(diversity: float, groups: Groups | None, per_group: int | None, catalog: Catalog) -> Rerank | None:
+def rerank_of(diversity: object, groups: Groups | None, per_group: object, catalog: Catalog) -> Rerank | None:
     """How lists are picked; None where the best scores are all that is asked for.
 
     Args:
@@ -200,18 +204,15 @@ def rerank_of(diversity: float, groups: Groups | None, per_group: int | None, ca
     Raises:
         InvalidDataError: if one of them cannot be used, or `per_group` comes without groups.
     """
-    if isinstance(diversity, bool) or not 0 <= diversity <= 1:
-        raise InvalidDataError(f"diversity={diversity!r} must be a number between 0 (off) and 1.")
+    unlike = number(diversity, "diversity", 0, 1)
     if groups is None:
         if per_group is not None:
             raise InvalidDataError(f"per_group={per_group!r} needs `groups`: which item belongs to which group.")
-        return Rerank(float(diversity)) if diversity else None
-    most = 1 if per_group is None else per_group
-    if isinstance(most, bool) or most < 1:
-        raise InvalidDataError(f"per_group={most!r} must be a positive integer.")
+        return Rerank(unlike) if unlike else None
+    most = 1 if per_group is None else whole(per_group, "per_group")
     if isinstance(groups, Mapping):
-        return Rerank(float(diversity), _codes_of_mapping(groups, catalog), most)
-    return Rerank(float(diversity), _codes_of_table(groups, catalog), most)
+        return Rerank(unlike, _codes_of_mapping(groups, catalog), most)
+    return Rerank(unlike, _codes_of_table(groups, catalog), most)
 
 
 def _codes_of_mapping(groups: Mapping[ItemId, Any], catalog: Catalog) -> Codes:
@@ -252,7 +253,7 @@ def _codes_of_table(groups: FrameLike, catalog: Catalog) -> Codes:
             f"The groups need `item_id` and one more column; beside it they have {few(others) or 'none'}. Select one."
         )
     column = frame[others[0]]
-    if column.dtype.is_nested():
+    if not (column.dtype.is_numeric() or column.dtype.is_temporal() or column.dtype in _GROUPS):
         raise InvalidDataError(f"The groups' column '{others[0]}' holds {column.dtype}; use texts or numbers.")
     values = (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
     table = pl.DataFrame({"item": id_column(frame["item_id"], "item_id of the groups"), "group": values})

@@ -26,6 +26,7 @@ import safetensors.torch
 from torch import Tensor
 
 from mecold.errors import MecoldError, ModelFileError, few, foreign, told
+from mecold.forks import check_frames
 from mecold.swap import claimed, clear, leftovers_of, stays, switch, sync
 from mecold.version import __version__
 
@@ -94,6 +95,7 @@ def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mappi
     Raises:
         ModelFileError: if the target holds something else, or cannot be written; the previous one is whole then.
     """
+    check_frames(f"Saving a {kind}")
     folder = Path(os.path.realpath(folder))
     check_target(folder, kind)
     mark, inside = uuid.uuid4().hex[:8], stays(folder)
@@ -175,6 +177,7 @@ def read_sealed(folder: Path, kind: str, form: int) -> Sealed:
     Raises:
         ModelFileError: naming what is missing, damaged, changed, of another kind, or newer than this version of mecold.
     """
+    check_frames(f"Loading a {kind}")
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
         try:

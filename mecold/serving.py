@@ -30,12 +30,6 @@ _ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
 _USERS_AT_ONCE = 2048
 
 
-def check_k(k: int) -> None:
-    """Refuse a k that is no positive integer."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InvalidDataError(f"k={k!r} must be a positive integer.")
-
-
 def check_state(user: object, model: Model, dim: int) -> None:
     """Refuse what is no state, and a state that another model made, or that was tampered with."""
     if not isinstance(user, UserState):

@@ -3,7 +3,6 @@
 A reader takes the shelf once per call; writers prepare a new one under a lock and swap it in.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -17,12 +16,14 @@ from mecold.devices import device_of
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
 from mecold.encode.unread import warn_unread
 from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
+from mecold.forks import OwnLock
 from mecold.meta.config import MetaConfig
 from mecold.model import Model
 from mecold.space.shelf import Difference, Shelf
 from mecold.space.space import ItemSpace, newcomers, with_text
 from mecold.space.statistics import Kept
 from mecold.types import ItemId, Synced
+from mecold.values import flag, generator, instance, word
 
 _SAMPLE = 256  # items whose vectors are looked at when vectors of the caller's own are to be added
 
@@ -41,16 +42,17 @@ class Stock:
         rng: int | np.random.Generator | None = None,
         progress: bool = False,
     ) -> None:
-        self.config = config or MetaConfig()
-        self.template = template or TextTemplate()
-        self.progress = progress
+        instance(encoder, Encoder, "encoder", "pass one with `fingerprint` and `encode`, such as TextEncoder(...)")
+        self.config = instance(config, MetaConfig, "config", "pass a MetaConfig(...)") or MetaConfig()
+        self.template = instance(template, TextTemplate, "template", "pass a TextTemplate(...)") or TextTemplate()
+        self.progress = flag(progress, "progress")
         self._encoder = encoder
-        self._kind = index
+        self._kind = index if isinstance(index, str) else word(index, ("auto", "flat", "hnsw"), "index")
         self._device = device_of(device)
-        self._rng = np.random.default_rng(rng)
+        self._rng = generator(rng)
         self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
         self._statistics: Kept | None = None
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the lock, which every process and every copy has of its own."""
@@ -58,7 +60,7 @@ class Stock:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
 
     def add_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
         """Add new items; they take what items with texts like theirs have. Readers see all of them or none.
@@ -161,8 +163,7 @@ class Stock:
             InvalidDataError: on a feed that cannot be used, or that lacks a text column of the fit; nothing is changed then.
             EncoderError: if texts are new and the encoder is not the model's.
         """
-        if gone not in ("hide", "remove"):
-            raise InvalidDataError(f"gone={gone!r} must be 'hide' or 'remove'.")
+        word(gone, ("hide", "remove"), "gone")
         with self._lock:
             model, shelf = self._ready()
             kinds = {"item_id": shelf.catalog.dtype}

@@ -8,8 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mecold"
 
-FOLDERS = ["errors types version devices plugins shop report tracking math swap", "data sealed", "encode space", "heads tuning",
-           "meta", "model", "rules", "store serving stock rating", "evaluation recommender choice tasks", "cli"]  # fmt: skip
+FOLDERS = ["errors types values version devices plugins shop report tracking math swap forks threads", "data sealed",
+           "encode space", "heads tuning", "meta", "model", "rules", "store serving stock rating",
+           "evaluation recommender choice tasks", "cli"]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 
@@ -116,6 +117,7 @@ def test_the_ground_floor_needs_torch_and_numpy_only():
             "jaxtyping",
             "mecold",
             "collections",
+            "contextlib",
             "dataclasses",
             "datetime",
             "typing",

@@ -14,7 +14,7 @@ from mecold.data.frames import INTERACTION_NAMES, FrameLike, id_column, read_fra
 from mecold.errors import few
 from mecold.math.metrics import ndcg
 from mecold.rules import ItemsOrPairs, Named
-from mecold.serving import check_k
+from mecold.values import whole
 from mecold_adapters.warm import FoldIn, WarmModel
 
 _DEPTH = 100  # how far down both lists are fused
@@ -126,7 +126,7 @@ class ColdStartRouter:
             InvalidDataError: if the histories or tables cannot be used, or a user of `users` has a history.
             UnknownItemError: if `among` names items that neither the host nor mecold has.
         """
-        check_k(k)
+        k = whole(k, "k")
         frame = self._frame(histories)
         types = {name: frame[name].dtype for name in ("user_id", "item_id") if frame.height}
         leaving = Named.read(exclude, "exclude", types)
@@ -173,7 +173,7 @@ class ColdStartRouter:
         Raises:
             InvalidDataError: if no user is in both frames and known to the host.
         """
-        check_k(k)
+        k = whole(k, "k")
         if not numbers or min(numbers) < 1:
             raise InvalidDataError(f"numbers={tuple(numbers)} must hold numbers of items, at least 1 each.")
         frame, wanted = self._frame(histories), _seen(self._frame(following))

@@ -1,6 +1,8 @@
 """What the commands share: consoles, options, and how errors and warnings reach a person."""
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+import click
 import polars as pl
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mecold.data.catalog import TextTemplate
 from mecold.data.frames import INTERACTION_NAMES, as_said, column_names, read_frame
-from mecold.errors import InvalidDataError, MecoldError, few
+from mecold.errors import InvalidDataError, MecoldError, few, told
 from mecold.evaluation.report.records import Findings
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_REPORT = "please report it, with the command and the files' first lines. Its traceback: MECOLD_TRACEBACK=1"
 
 out, err = Console(), Console(stderr=True)
 
@@ -37,8 +44,14 @@ def explained() -> Iterator[None]:
         warnings.simplefilter("always")
         try:
             yield
-        except (MecoldError, ImportError, OSError) as error:
-            err.print(f"[red]error:[/red] {escaped(str(error))}")
+        except (typer.Exit, typer.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if os.environ.get("MECOLD_TRACEBACK"):
+                raise
+            known = isinstance(error, MecoldError | ImportError | OSError)
+            what = str(error) if known else f"{told(error)}. This is a mistake in mecold: {_REPORT}"
+            err.print(f"[red]error:[/red] {escaped(what)}", soft_wrap=True)
             raise typer.Exit(1) from error
         finally:
             for text in dict.fromkeys(str(one.message) for one in caught if "mecold" in one.category.__module__):
@@ -46,8 +59,8 @@ def explained() -> Iterator[None]:
 
 
 def escaped(text: str) -> str:
-    """Text without rich's markup."""
-    return text.replace("[", r"\[")
+    """Text of which nothing is rich's markup, and nothing tells a terminal what to do."""
+    return escape(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def renames_of(

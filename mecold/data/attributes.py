@@ -15,6 +15,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold.errors import InvalidDataError, few
+from mecold.values import table
 
 RANGES = 8
 """Ranges of equally many users that a number is cut into."""
@@ -70,9 +71,9 @@ class Attribute:
         """
         there = column.is_not_null().to_numpy()
         found = np.full(len(column), -1, np.int64)
-        known = column.drop_nulls()
-        if not len(known):
+        if not there.any():
             return found
+        known = column if there.all() else column.drop_nulls()
         if self.kind == "number":
             if not known.dtype.is_numeric():
                 raise InvalidDataError(f"The attribute {self.name!r} holds {known.dtype}; in the fit it was a number.")
@@ -181,12 +182,23 @@ def one_user(values: Mapping[str, Any]) -> pl.DataFrame:
     Raises:
         InvalidDataError: naming a value that is neither a number nor a text.
     """
-    for name, value in values.items():
-        if value is not None and not isinstance(value, str | int | float | bool | np.generic):
-            raise InvalidDataError(
-                f"The attribute {name!r} is a {type(value).__name__}; pass a number, a text, or None."
-            )
-    return pl.DataFrame([plain(pl.Series(name, [value])) for name, value in values.items()] or {"user_id": [0]})
+    said = {name: _said(name, value) for name, value in table(values, "attributes", "names to values").items()}
+    return pl.DataFrame([pl.Series(name, [value]) for name, value in said.items()] or {"user_id": [0]})
+
+
+def _said(name: str, value: object) -> str | int | float | None:
+    """One value as `plain` makes it, without polars, whose threads a forked process lacks."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is not None and not isinstance(value, str | int | float):
+        raise InvalidDataError(f"The attribute {name!r} is a {type(value).__name__}; pass a number, a text, or None.")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return float(min(max(value, -(10**300)), 10**300))
+    if value == "" or value != value:
+        return None
+    return {"True": "true", "False": "false"}.get(value, value) if isinstance(value, str) else value
 
 
 def plain(column: pl.Series) -> pl.Series:

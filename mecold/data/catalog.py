@@ -15,8 +15,9 @@ from jaxtyping import Bool, Int64
 
 from mecold.data.delimited import holds_words, not_integers
 from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require, told_columns
-from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
+from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few, foreign
 from mecold.types import ItemId
+from mecold.values import whole
 
 USUAL_FIELDS = ("title", "name", "brand", "author", "category", "genres", "grapes", "country", "region", "description")
 
@@ -38,6 +39,13 @@ class TextTemplate:
     fields: tuple[str, ...] | None = None
     separator: str = ". "
     max_chars: int = 300
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fields, str):
+            raise InvalidDataError(
+                f"TextTemplate(fields={self.fields!r}) is one text; pass a tuple: ({self.fields!r},)."
+            )
+        whole(self.max_chars, "TextTemplate.max_chars")
 
     def narrowed(self, frame: pl.DataFrame) -> "TextTemplate":
         """This template without the columns that a later frame of items does not have; unless it has none of them."""
@@ -178,7 +186,8 @@ class Catalog:
         require(frame, ["item_id"], "items")
         if frame.is_empty():
             raise InvalidDataError("The items are empty: there is nothing to recommend.")
-        texts, cut = template.render(frame)
+        with foreign(InvalidDataError, "The items' columns make no text", "Make them texts or numbers first."):
+            texts, cut = template.render(frame)
         table = pl.DataFrame({"item_id": id_column(frame["item_id"], "item_id of the items"), "text": texts})
         distinct = table.unique(maintain_order=True)
         twice = distinct.filter(distinct["item_id"].is_duplicated())["item_id"].unique(maintain_order=True)

@@ -13,6 +13,8 @@ import polars as pl
 
 from mecold.data.delimited import guessed, id_from_text, not_integers, number_from_text, read_csv, unreadable
 from mecold.errors import InvalidDataError, few
+from mecold.forks import check_frames
+from mecold.values import table
 
 FrameLike: TypeAlias = Any
 """A polars, pandas or arrow table (anything narwhals reads), or the path of a parquet or csv file."""
@@ -24,6 +26,10 @@ INTERACTION_NUMBERS = ("timestamp", "position", "rating", "weight", "label")
 INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS, "event")
 """The canonical names of interactions."""
 
+TIMES = ("timestamp", "position")
+"""Those of them that order a history; as text too, they are read as a file's."""
+
+_LARGEST = 3.4e38
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
@@ -53,6 +59,8 @@ def read_frame(
         InvalidDataError: if the source is of no known kind, a mapped column is missing, `columns` maps what is no canonical
             name, or a file cannot be read.
     """
+    check_frames(f"Reading the {what} from a table or file")
+    columns = None if columns is None else table(columns, "columns", "canonical names to your columns")
     check_names(columns or {}, names, what)
     path = Path(source) if isinstance(source, str | Path) else None
     frame = _to_polars(source, what) if path is None else _read_path(path, what)
@@ -257,6 +265,8 @@ def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None
     if name not in frame.columns:
         return None
     column = frame[name]
+    if column.dtype == pl.String and name in TIMES:
+        column = number_from_text(column)
     if column.dtype in (pl.Date, pl.Datetime):
         column = column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
     elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
@@ -266,12 +276,14 @@ def number_column(frame: pl.DataFrame, name: str, what: str) -> pl.Series | None
             "Datetime, in a csv 2024-01-31 or 2024-01-31 23:59:59 UTC)."
         )
     column = column.cast(pl.Float64)
-    bad = ~column.is_finite().fill_null(value=False)
-    if bad.all():
+    if (column.is_null() | column.is_nan().fill_null(value=True)).all():
         return None
+    bad = ~column.is_finite().fill_null(value=False)
+    if name not in TIMES:  # these are kept as float32
+        bad |= column.abs() > _LARGEST
     if bad.any():
         raise InvalidDataError(
-            f"{int(bad.sum()):,} of {len(column):,} values of {name} in the {what} are null, NaN or infinite "
+            f"{int(bad.sum()):,} of {len(column):,} values of {name} in the {what} are null, NaN, infinite or beyond 3.4e38 "
             f"(rows {few(bad.arg_true().to_list())}). Fill them, drop those rows, or leave out the whole column."
         )
     return column

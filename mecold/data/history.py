@@ -3,7 +3,9 @@
 What comes out is what a frame of the same rows gives. The way of one user touches no polars.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -16,9 +18,11 @@ from mecold.data.histories import Histories
 from mecold.data.interactions import OnUnknown
 from mecold.errors import InvalidDataError
 from mecold.types import Interaction, ItemId
+from mecold.values import word
 
 _LARGEST = float(np.finfo(np.float32).max)
-_NUMBERS: Any = (float, int, np.number)
+_NUMBERS: Any = (float, int, np.integer, np.floating)
+_ZONE = re.compile(r" ?(UTC|GMT)$")
 
 
 def read_history(
@@ -32,12 +36,15 @@ def read_history(
 
     A rating makes the label where `liked_from` says how, unless the row has a label of its own.
     """
+    word(on_unknown, ("raise", "drop"), "on_unknown")
+    if isinstance(source, set | frozenset):
+        raise InvalidDataError("The history is a set, which has no order; pass a list, oldest first.")
     if isinstance(source, str | bytes):
         raise InvalidDataError(f"The history is the text {source[:40]!r}; pass a list of item ids.")
     if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
         raise InvalidDataError(
-            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight). "
-            "Frames go to adapt_users."
+            f"The history is a {type(source).__name__}; pass a list of item ids or of Interaction(item, label, time, weight, "
+            "rating=...). Frames go to adapt_users."
         )
     given = [_checked(one, place) for place, one in enumerate(source)]
     catalog.checked([row.item for row in given], "history")
@@ -119,6 +126,8 @@ def _checked(one: Any, place: int) -> Interaction:
         return row
     if row.time is not None and not isinstance(row.time, float | int):
         row = row._replace(time=_seconds(row.time))
+    if row.event is not None and not isinstance(row.event, str):
+        raise InvalidDataError(f"{row} must have a text as its event, such as 'purchase', or None.")
     if row.rating is not None and not _is_float32(row.rating):
         raise InvalidDataError(f"{row} must have a finite rating, or None where there is none.")
     numbers = (row.label, row.weight, row.time or 0.0)
@@ -136,10 +145,21 @@ def _seconds(time: object) -> Any:
         return np.nan
     if isinstance(time, np.datetime64):
         time = time.astype("datetime64[us]").item()
+    if isinstance(time, str):
+        return _of_text(time)
     if isinstance(time, datetime):
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     if isinstance(time, date):
         return datetime(time.year, time.month, time.day, tzinfo=UTC).timestamp()
+    return time
+
+
+def _of_text(time: str) -> Any:
+    """A time that is written as a number, or as 2024-01-31 or 2024-01-31T23:59:59Z; any other text as it is."""
+    with suppress(ValueError):
+        return float(time)
+    with suppress(ValueError):
+        return _seconds(datetime.fromisoformat(_ZONE.sub("+00:00", time)))
     return time
 
 

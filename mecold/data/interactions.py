@@ -31,6 +31,7 @@ from mecold.data.histories import Histories
 from mecold.data.remarks import ORDERS, busiest_user, columns_read, kinds_read, scale_of, tell_of_times, users_like_none
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
+from mecold.values import word
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
@@ -117,6 +118,7 @@ class Interactions:
         Warns:
             DataWarning: counts of repeats and unknown items that were set aside, and of user ids such as "nan".
         """
+        word(on_unknown, ("raise", "drop"), "on_unknown")
         kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
         frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds, guess=context)
         tell_of_times(frame)

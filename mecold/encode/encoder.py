@@ -26,7 +26,7 @@ from mecold.encode.model_folder import DEFAULT_MODEL, Pooling, find_model, read_
 from mecold.encode.onnx import ONNX, OnnxModel
 from mecold.encode.taught import read_taught, taught_among
 from mecold.encode.unread import unread_texts
-from mecold.errors import DataWarning, EncoderError, InvalidDataError, few
+from mecold.errors import DataWarning, EncoderError, InvalidDataError, few, foreign
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 
@@ -263,15 +263,13 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, A
 
     quiet: Callable[[], None] = logging.disable_progress_bar
     quiet()
-    try:
+    with foreign(EncoderError, f"Cannot load the model in '{folder}'", "Fetch it again, or name another."):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model: Any
         if not any(folder.glob("*.safetensors")) and (folder / ONNX).is_file():
             model = OnnxModel(folder, AutoConfig.from_pretrained(folder, trust_remote_code=False))
         else:
             model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"Cannot load the model in '{folder}': {error}") from error
     if tokenizer.pad_token is None:  # decoder-only models; what is padded is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer, model.eval()

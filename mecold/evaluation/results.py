@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -172,10 +171,10 @@ class Results:
                 about = json.loads(str(stored["about"]))
                 zero_shot = stored["zero_shot"]
                 lists = {TaskSet.parse(name): stored[name] for name in stored.files if "/" in name}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: it is made again
+                chosen = {int(k): name for k, name in about["chosen"].items()}
+                return Outcome(lists, zero_shot, Costs(**about["costs"]), chosen, about["told"])
+        except Exception:  # damaged, in whatever way the libraries behind say so: it is made again
             return None
-        chosen = {int(k): name for k, name in about["chosen"].items()}
-        return Outcome(lists, zero_shot, Costs(**about["costs"]), chosen, about["told"])
 
     def save(self, key: str | None, outcome: Outcome) -> None:
         """Write beside, then rename: a killed run leaves nothing half-written under the name."""
@@ -205,22 +204,27 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if run.is_file():
         try:
             there = json.loads(run.read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             there = {}
         if there != wanted:
-            differing = [key for key in wanted if there.get(key) != wanted[key]]
+            known = there if isinstance(there, dict) else {}
+            differing = [key for key in wanted if known.get(key) != wanted[key]]
             raise InvalidDataError(
                 f"'{folder}' holds the report of another run: {', '.join(differing) or 'its run.json'} differ. "
                 "Name another folder, or remove this one."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {_part(run).name}):
         raise InvalidDataError(f"'{folder}' exists and is no report of mecold. Name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(run, json.dumps(wanted, indent=1))
 
 
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside, then rename."""
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -125,15 +125,16 @@ class Gains(Numbers):
 @cache
 def _interpolation() -> Tensor:
     """`(max knot + 1, knots)`: row n mixes the parameters of the two knots around n."""
-    knots = torch.tensor(KNOTS, dtype=torch.float32).log1p()
-    n = torch.arange(KNOTS[-1] + 1, dtype=torch.float32).log1p()
-    upper = torch.searchsorted(knots, n).clamp(1, len(knots) - 1)
-    share = ((n - knots[upper - 1]) / (knots[upper] - knots[upper - 1])).clamp(0, 1)
-    table = torch.zeros(len(n), len(knots))
-    rows = torch.arange(len(n))
-    table[rows, upper] += share
-    table[rows, upper - 1] += 1 - share
-    return table
+    with torch.inference_mode(False):  # it outlives the caller's mode: a fit may follow
+        knots = torch.tensor(KNOTS, dtype=torch.float32).log1p()
+        n = torch.arange(KNOTS[-1] + 1, dtype=torch.float32).log1p()
+        upper = torch.searchsorted(knots, n).clamp(1, len(knots) - 1)
+        share = ((n - knots[upper - 1]) / (knots[upper] - knots[upper - 1])).clamp(0, 1)
+        table = torch.zeros(len(n), len(knots))
+        rows = torch.arange(len(n))
+        table[rows, upper] += share
+        table[rows, upper - 1] += 1 - share
+        return table
 
 
 @dataclass(frozen=True)

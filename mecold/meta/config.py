@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mecold.errors import InvalidDataError
 from mecold.heads.preference import KNOTS, HeadConfig
 from mecold.space.settings import FactorConfig
+from mecold.values import flag, number, table, whole
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class TrainConfig:
             ("new_item_cost", 0.0, 1.0), ("new_item_share", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise InvalidDataError(f"TrainConfig({name}={value!r}) must lie between {low} and {high}.")
+            number(value, f"TrainConfig.{name}", low, high)
+            if isinstance(low, int):
+                whole(value, f"TrainConfig.{name}", low, int(high))
+        number(self.lr, "TrainConfig.lr", 1e-9, 1e3)
+        whole(self.full_softmax_items, "TrainConfig.full_softmax_items", 0)
+        flag(self.calibrate, "TrainConfig.calibrate")
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,21 @@ class MetaConfig:
     events: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("factors", FactorConfig), ("head", HeadConfig), ("training", TrainConfig)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise InvalidDataError(f"MetaConfig({name}={value!r:.60}) must be a {kind.__name__}(...).")
+        whole(self.text_rank, "MetaConfig.text_rank", 0)
+        if self.liked_from is not None:
+            number(self.liked_from, "MetaConfig.liked_from", -1e38, 1e38)
         if isinstance(self.predict, str):
             raise InvalidDataError(
                 f"MetaConfig(predict={self.predict!r}) is one text; pass a tuple: ({self.predict!r},)."
             )
-        bad = {name: value for name, value in (self.events or {}).items() if not 0 < value < float("inf")}
+        events = {} if self.events is None else table(self.events, "MetaConfig.events", "kinds to strengths")
+        bad = {
+            name: value for name, value in events.items() if not (isinstance(value, float | int) and 0 < value < 1e38)
+        }
         if bad:
             raise InvalidDataError(
                 f"MetaConfig(events=...) has {bad}; strengths are positive. What is a refusal has a label of -1 in the log."

@@ -255,6 +255,7 @@ class FaissIndex:
         depth = min(total, 2 * k + most)
         if depth * 4 > total or only is not None:
             return ExactIndex().search(space, out, users, k, hidden, only)
+        _faiss()
         _, best = self._built.search(np.ascontiguousarray(users.vector.cpu().numpy(), dtype=np.float32), depth)
         fresh, gone = np.arange(total, len(space)), out.cpu().numpy()
         parts = []
@@ -284,4 +285,5 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise ImportError("FAISS is not installed: pip install 'mecold[cpu]' (or 'mecold[gpu]', never both)") from error
+    faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both
     return faiss

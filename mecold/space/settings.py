@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mecold.values import number, whole
+
 
 @dataclass(frozen=True)
 class FactorConfig:
@@ -31,3 +33,12 @@ class FactorConfig:
     neighbours: int = 64
     trend_bins: int = 16
     max_items: int = 8192
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("symmetric_rank", 0), ("directed_rank", 0), ("past", 1), ("window", 1), ("neighbours", 0), ("trend_bins", 0),
+            ("max_items", 1),
+        ):  # fmt: skip
+            whole(getattr(self, name), f"FactorConfig.{name}", least)
+        for name, low in (("l2", 0.0), ("fade", 1e-6), ("early", 0.0)):
+            number(getattr(self, name), f"FactorConfig.{name}", low, 1e12)

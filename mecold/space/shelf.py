@@ -187,7 +187,6 @@ class Shelf:
 
 def _packed(catalog: Catalog, space: ItemSpace, dead: Tensor, hidden: Tensor, kind: str) -> Shelf:
     alive = (~dead).nonzero()[:, 0]
-    rows = alive.cpu().numpy()
-    kept = Catalog.of(catalog.ids.gather(rows), [catalog.text_of(row) for row in rows.tolist()])
+    kept = catalog.taken((~dead).cpu().numpy())
     thin = replace(space.take(alive), lists=space.lists.taken(alive))
     return Shelf.rebuilt(kept, thin, kind, hidden[alive])

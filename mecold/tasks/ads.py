@@ -24,6 +24,7 @@ from mecold.heads.clicks import Beliefs, Usual, adapt, best_chance
 from mecold.meta.ads import Cells, learn
 from mecold.sealed import Sealed, plain, read_sealed, write_sealed
 from mecold.tasks.ad_state import NUMBERS, AdState, read_counts, read_creatives, twice_in
+from mecold.values import generator, number, path, whole, word
 
 KIND, FORMAT = "click model", 1
 LEAST_PLACES = 20
@@ -88,8 +89,7 @@ class ClickModel:
             InvalidDataError: on columns or counts that cannot be used, or fewer than 20 groups with two texts, of which the
                 encoder was trained on none.
         """
-        if horizon < 1:
-            raise InvalidDataError(f"horizon={horizon} must be at least 1.")
+        horizon = whole(horizon, "horizon")
         encoder = encoder or TextEncoder()
         rows = read_impressions(impressions, columns, more=("time",))
         timed = "time" in rows.columns
@@ -109,7 +109,7 @@ class ClickModel:
         cells = Cells(features, place, shown, clicks)
         if not clicks.any():
             raise InvalidDataError(f"None of {len(rows):,} texts was clicked; join the clicks first.")
-        found = learn(cells, timed=timed, horizon=horizon, rng=np.random.default_rng(rng))
+        found = learn(cells, timed=timed, horizon=horizon, rng=generator(rng))
         return cls(encoder, center, found.weights, found.usual, found.explore, found.told, encoder.fingerprint)
 
     @cached_property
@@ -192,11 +192,9 @@ class ClickModel:
         Raises:
             InvalidDataError: if nothing may be chosen, an id is not there, or a setting cannot be used.
         """
-        if policy not in POLICIES:
-            raise InvalidDataError(f"policy={policy!r} must be one of {', '.join(POLICIES)}.")
-        explore = self.explore if explore is None else explore
-        if not 0 <= explore < np.inf or not 0 <= floor <= 1:
-            raise InvalidDataError(f"explore={explore} must be 0 or more, and floor={floor} between 0 and 1.")
+        word(policy, POLICIES, "policy")
+        explore = self.explore if explore is None else number(explore, "explore", 0, 1e6)
+        floor = number(floor, "floor", 0, 1)
         rows = np.arange(len(state.creatives)) if among is None else np.unique(state.rows(among))
         if not len(rows):
             raise InvalidDataError("There is no creative to choose from; add some, or name them in `among`.")
@@ -230,8 +228,7 @@ class ClickModel:
         Raises:
             InvalidDataError: on a share that is none.
         """
-        if not 0 < share < 1:
-            raise InvalidDataError(f"share={share} must lie between 0 and 1.")
+        number(share, "share", 1e-6, 1 - 1e-6)
         beliefs, prior = self._believe(self._own(state))
         mean, variance = (one[0].numpy() for one in beliefs.logit(prior))
         away = float(ndtri(0.5 + share / 2)) * np.sqrt(variance)
@@ -253,7 +250,7 @@ class ClickModel:
                 "encoder": self.wrote, "usual": vars(self.usual), "explore": self.explore, "told": dict(self.told),
             }  # fmt: skip
 
-        write_sealed(Path(folder), KIND, FORMAT, put)
+        write_sealed(path(folder, "folder"), KIND, FORMAT, put)
 
     @classmethod
     def load(cls, folder: str | Path, encoder: Encoder | None = None) -> "ClickModel":
@@ -266,7 +263,7 @@ class ClickModel:
         Raises:
             ModelFileError: naming what is missing, damaged or newer, or if the encoder is another one.
         """
-        encoder, sealed = encoder or TextEncoder(), read_sealed(Path(folder), KIND, FORMAT)
+        encoder, sealed = encoder or TextEncoder(), read_sealed(path(folder, "folder"), KIND, FORMAT)
         config = sealed.config
         if encoder.fingerprint != config["encoder"]:
             raise ModelFileError(

@@ -35,6 +35,7 @@ from mecold.tasks.class_support import (
     unit,
 )
 from mecold.types import ItemId
+from mecold.values import generator, path
 
 _CELLS = 20_000_000  # scores that lie in memory at once while a long list is classified
 
@@ -129,7 +130,7 @@ class ItemClassifier:
             torch.from_numpy(names),
             [found.branches[one] for one in labels],
             config,
-            np.random.default_rng(rng),
+            generator(rng),
             recorder,
         )
         log = recorder.report.to_jsonl()
@@ -380,7 +381,7 @@ class ItemClassifier:
         Raises:
             ModelFileError: if the folder holds something that is not a model.
         """
-        save_classifier(Path(folder), self._content)
+        save_classifier(path(folder, "folder"), self._content)
 
     @classmethod
     def load(cls, folder: str | Path, *, encoder: Encoder | None = None) -> "ItemClassifier":
@@ -394,7 +395,7 @@ class ItemClassifier:
             ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
             EncoderError: if the encoder is not the one of the fit.
         """
-        return cls(load_classifier(Path(folder)), encoder or TextEncoder())
+        return cls(load_classifier(path(folder, "folder")), encoder or TextEncoder())
 
     def _check(self, state: ClassState) -> None:
         if state.model != self.fingerprint or state.weight.shape[1] != len(self._taught.space.center):
