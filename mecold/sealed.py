@@ -250,7 +250,7 @@ def _kept(folder: Path, kind: str, form: int) -> str:
         except MecoldError:
             continue
         return f" A save was interrupted: the previous one lies in '{one}'; rename it."
-    return ""
+    return " Name a folder that `save` wrote."
 
 
 def bytes_of(save: Callable[[Path], None]) -> dict[str, bytes]:

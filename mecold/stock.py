@@ -136,7 +136,7 @@ class Stock:
     def item_ids(self, *, hidden: bool = False) -> list[ItemId]:
         """Ids of the items that can be recommended, in the order of the catalogue; of the hidden ones instead if asked."""
         _, shelf = self._ready()
-        wanted = shelf.hidden if hidden else ~shelf.out
+        wanted = shelf.hidden if flag(hidden, "hidden") else ~shelf.out
         return shelf.ids(wanted.nonzero()[:, 0].cpu().numpy())
 
     def __contains__(self, item: object) -> bool:

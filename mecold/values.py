@@ -66,9 +66,11 @@ def path(value: object, name: str) -> Path:
     Raises:
         InvalidDataError: if it is neither a text nor a path.
     """
-    if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
+    plain = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    odd = not isinstance(plain, str) or "\0" in plain or any("\ud800" <= letter <= "\udfff" for letter in plain)
+    if odd or any(len(os.fsencode(part)) > 255 for part in Path(str(plain)).parts):
         raise InvalidDataError(f"{name}={value!r:.60} must be a path, as text or pathlib.Path.")
-    return Path(value)
+    return Path(str(plain))
 
 
 def table(value: object, name: str, meaning: str) -> Mapping[str, Any]:
@@ -80,6 +82,17 @@ def table(value: object, name: str, meaning: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidDataError(f"{name}={value!r:.60} must be a mapping of {meaning}, such as {{'a': 'b'}}.")
     return value
+
+
+def texts(value: object, name: str) -> tuple[str, ...]:
+    """A few texts, such as names of columns.
+
+    Raises:
+        InvalidDataError: if it is one text, or no list of texts.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise InvalidDataError(f"{name}={value!r:.60} must be a list or tuple of texts, such as ('a', 'b').")
+    return tuple(value)
 
 
 def instance(value: T, kind: type | tuple[type, ...], name: str, way_out: str) -> T:

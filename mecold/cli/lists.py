@@ -109,7 +109,7 @@ def recommend(
     """
     if history is None and (out is not None or attributes is not None):
         raise InvalidDataError(
-            "--out and --attributes go with --history; one user's list is printed, and takes --attribute."
+            "Pass --out and --attributes with --history; one user's list is printed, and takes --attribute."
         )
     if history is not None and (items or more or attribute):
         raise InvalidDataError("Pass --items and --attribute for one user or --history for many, not both.")

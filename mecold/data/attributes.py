@@ -127,7 +127,8 @@ class Attributes:
         odd = [name for name in frame.columns if name not in (*names, "user_id")]
         if odd:
             raise InvalidDataError(
-                f"The model knows no attributes {few(odd)}; it was fitted with {few(names, 20) if names else 'none'}."
+                f"The model knows no attributes {few(odd)}; it was fitted with {few(names, 20) if names else 'none'}. Leave "
+                "them out."
             )
         found = np.full((frame.height, len(names)), -1, np.int64)
         for at, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):

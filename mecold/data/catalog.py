@@ -43,8 +43,13 @@ class TextTemplate:
     def __post_init__(self) -> None:
         if isinstance(self.fields, str):
             raise InvalidDataError(
-                f"TextTemplate(fields={self.fields!r}) is one text; pass a tuple: ({self.fields!r},)."
+                f"TextTemplate(fields={self.fields!r:.60}) is one text; pass a tuple: ({self.fields!r:.60},)."
             )
+        names = () if self.fields is None else self.fields
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+            raise InvalidDataError(f"TextTemplate(fields={names!r:.60}) must be a tuple of column names, or None.")
+        if not isinstance(self.separator, str):
+            raise InvalidDataError(f"TextTemplate(separator={self.separator!r:.60}) must be a text.")
         whole(self.max_chars, "TextTemplate.max_chars")
 
     def narrowed(self, frame: pl.DataFrame) -> "TextTemplate":

@@ -68,7 +68,8 @@ def read_frame(
     missing = [theirs for theirs in renames if theirs not in frame.columns]
     if missing:
         raise InvalidDataError(
-            f"The {what} have no column {few(missing)}, which `columns` maps; they have {few(frame.columns, 20)}."
+            f"The {what} have no column {few(missing)}, which `columns` maps; they have {few(frame.columns, 20)}. Name one "
+            "of these."
         )
     hidden = [ours for ours in renames.values() if ours in frame.columns and ours not in renames]
     frame = frame.drop(hidden).rename(renames)

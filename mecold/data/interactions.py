@@ -31,7 +31,7 @@ from mecold.data.histories import Histories
 from mecold.data.remarks import ORDERS, busiest_user, columns_read, kinds_read, scale_of, tell_of_times, users_like_none
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
-from mecold.values import word
+from mecold.values import texts, word
 
 OnUnknown: TypeAlias = Literal["raise", "drop"]
 Order: TypeAlias = Literal["timestamp", "position", "shuffle"]
@@ -119,6 +119,7 @@ class Interactions:
             DataWarning: counts of repeats and unknown items that were set aside, and of user ids such as "nan".
         """
         word(on_unknown, ("raise", "drop"), "on_unknown")
+        context = texts(context, "context")
         kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
         frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds, guess=context)
         tell_of_times(frame)
@@ -270,7 +271,7 @@ def _canonical(frame: pl.DataFrame, rule: EventRule | Events) -> tuple[pl.DataFr
         bad = (label.abs() > 1).arg_true()
         raise InvalidDataError(
             f"{len(bad):,} of {frame.height:,} labels lie outside -1 (disliked) to 1 (liked) (rows {few(bad.to_list())}). "
-            "Ratings belong into a `rating` column, with MetaConfig(liked_from=...)."
+            "Put ratings into a `rating` column, with MetaConfig(liked_from=...)."
         )
     ids = [id_column(frame[name], f"{name} of the interactions").alias(name) for name in ("user_id", "item_id")]
     log = pl.DataFrame(ids + [column.alias(name) for name, column in numbers.items() if column is not None])

@@ -27,6 +27,7 @@ from mecold.encode.onnx import ONNX, OnnxModel
 from mecold.encode.taught import read_taught, taught_among
 from mecold.encode.unread import unread_texts
 from mecold.errors import DataWarning, EncoderError, InvalidDataError, few, foreign
+from mecold.values import path
 
 _CHUNK = 1024  # texts between two writes to the cache: what a killed run loses at most
 
@@ -67,7 +68,10 @@ class PrecomputedEncoder:
         Raises:
             InvalidDataError: if the shapes differ, values are not finite, or a text stands twice with other vectors.
         """
-        matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+        if isinstance(texts, str) or not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
+            raise InvalidDataError(f"texts={texts!r:.60} must be a list of texts, such as frame['text'].to_list().")
+        with foreign(InvalidDataError, "The vectors are no matrix", "Pass an array of numbers, one row per text."):
+            matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         if matrix.ndim != 2 or len(matrix) != len(texts):
             raise InvalidDataError(f"{len(texts):,} texts need a matrix of as many rows; this one is {matrix.shape}.")
         if not np.isfinite(matrix).all():
@@ -104,7 +108,9 @@ class PrecomputedEncoder:
         """
         missing = [text for text in texts if text not in self.vectors]
         if missing:
-            raise EncoderError(f"{len(missing):,} texts have no precomputed vector: {few([t[:60] for t in missing])}.")
+            raise EncoderError(
+                f"{len(missing):,} texts have no precomputed vector: {few(missing)}. Add theirs to the encoder."
+            )
         return self.matrix[[self.vectors[text] for text in texts]]
 
 
@@ -140,7 +146,9 @@ class TextEncoder:
         device: str = "auto",
         cache: str | Path | None = "default",
     ) -> None:
-        self.folder = folder = find_model(str(model))
+        name = str(path(model, "model"))
+        with foreign(EncoderError, f"There is no model {name!r:.100}", "Pass a folder, or a name on the hub."):
+            self.folder = folder = find_model(name)
         weights = weights_hash(folder)
         own, self._taught = read_settings(folder), read_taught(folder)
         self.device = device_of(device)

@@ -11,6 +11,7 @@ from mecold.errors import DataWarning
 from mecold.space.clock import Clock
 from mecold.space.space import ItemSpace
 
+_POSITIONS = 10_000.0  # smaller numbers only say what came first; see `Interaction`
 _UNITS = {"1,000": 1e3, "1,000,000": 1e6, "1,000,000,000": 1e9, "86,400": 86_400.0, "86,400,000": 86_400_000.0}
 
 
@@ -29,7 +30,7 @@ def told_far(space: ItemSpace, times: Float64[np.ndarray, " rows"]) -> str | Non
     """
     clock = next((one.clock for one in space.channels.values() if one.clock is not None), None)
     known = times[~np.isnan(times)]
-    if clock is None or not len(known):
+    if clock is None or not len(known) or (known.max() < _POSITIONS < clock.span[0]):
         return None
     far = clock.foreign(torch.from_numpy(known).to(clock.centres.device)).cpu().numpy()
     if not far.any():

@@ -122,7 +122,9 @@ def read_creatives(source: Mapping[Any, str] | FrameLike) -> tuple[list[str | in
     """
     if isinstance(source, Mapping):
         if odd := [one for one, text in source.items() if not isinstance(text, str)]:
-            raise InvalidDataError(f"{len(odd):,} creatives have something else than a text: {few(odd)}.")
+            raise InvalidDataError(
+                f"{len(odd):,} creatives have something else than a text: {few(odd)}. Give a text each."
+            )
         source = pl.DataFrame([_ids(list(source)), pl.Series("text", list(source.values()), dtype=pl.String)])
     frame = read_frame(source, "creatives", names=("creative_id", "text"))
     require(frame, ("creative_id", "text"), "creatives")
@@ -152,7 +154,9 @@ def read_counts(source: Mapping[Any, tuple[float, float]] | FrameLike, creatives
             if not (isinstance(counts, tuple | list) and len(counts) == 2 and all(isinstance(n, _NUMBER) for n in counts))
         ]  # fmt: skip
         if odd:
-            raise InvalidDataError(f"{len(odd):,} creatives have no (impressions, clicks): {few(odd)}.")
+            raise InvalidDataError(
+                f"{len(odd):,} creatives have no (impressions, clicks): {few(odd)}. Give two numbers each."
+            )
         numbers = [
             pl.Series(name, [float(one[at]) for one in source.values()], dtype=pl.Float64)
             for at, name in enumerate(names)

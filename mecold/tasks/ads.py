@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from safetensors.torch import save_file
 from scipy.special import ndtri
 
+from mecold.data.catalog import plain_ids
 from mecold.data.frames import Columns, FrameLike
 from mecold.data.impressions import read_impressions
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
@@ -151,7 +152,7 @@ class ClickModel:
         Raises:
             InvalidDataError: naming those that are not there.
         """
-        gone = self._own(state).rows(creatives)
+        gone = self._own(state).rows(plain_ids(creatives, "creatives"))
         keep = np.setdiff1d(np.arange(len(state.creatives)), gone)
         numbers = [getattr(state, name)[keep] for name in NUMBERS]
         return AdState.of([state.creatives[at] for at in keep.tolist()], numbers, self.fingerprint)
@@ -195,7 +196,7 @@ class ClickModel:
         word(policy, POLICIES, "policy")
         explore = self.explore if explore is None else number(explore, "explore", 0, 1e6)
         floor = number(floor, "floor", 0, 1)
-        rows = np.arange(len(state.creatives)) if among is None else np.unique(state.rows(among))
+        rows = np.arange(len(state.creatives)) if among is None else np.unique(state.rows(plain_ids(among, "among")))
         if not len(rows):
             raise InvalidDataError("There is no creative to choose from; add some, or name them in `among`.")
         beliefs, prior = self._believe(self._own(state))

@@ -1,0 +1,1 @@
+"""Drawn calls of the whole public surface."""
