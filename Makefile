@@ -52,8 +52,11 @@ bench: $(STAMP)  ## measure speed; prints what bench/RESULTS.md records
 	$(BIN)/python bench/encode.py
 	$(BIN)/python bench/metrics.py
 
+soak: $(STAMP)  ## ten minutes of readers, writers, saves, loads, forks and kills at once
+	$(BIN)/python bench/soak.py
+
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) $(HOSTS:%=.venv-%) $(HOSTS:%=.venv-%.pin) .mypy_cache .pytest_cache .ruff_cache dist
 
-.PHONY: help demo test hosts $(HOSTS) check bench clean FORCE
+.PHONY: help demo test hosts $(HOSTS) check bench soak clean FORCE
 .PRECIOUS: .venv-%/.installed .venv-%.pin

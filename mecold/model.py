@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 
@@ -12,6 +11,7 @@ from mecold.data.attributes import Attributes
 from mecold.data.events import Events
 from mecold.heads.preference import Coefficients, PreferenceHead
 from mecold.heads.ratings import RatingHead
+from mecold.lazy import cached_property
 from mecold.space.basis import Basis
 from mecold.space.space import ItemSpace
 from mecold.types import ItemId

@@ -6,7 +6,6 @@ A catalogue is never changed in place: `extended` returns a new one, so that a r
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int64
 from mecold.data.delimited import holds_words, not_integers
 from mecold.data.frames import Columns, FrameLike, id_column, read_frame, require, told_columns
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few, foreign
+from mecold.lazy import cached_property
 from mecold.types import ItemId
 from mecold.values import whole
 

@@ -5,7 +5,6 @@ A support, the first items of a user, and both sides of an episode are `Historie
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from mecold.data.rows import Rows
+from mecold.lazy import cached_property
 
 
 @dataclass(frozen=True)

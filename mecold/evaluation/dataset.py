@@ -4,7 +4,6 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import DataWarning, InvalidDataError
+from mecold.lazy import cached_property
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ items also among the cold items alone. Users are told apart by sha256, so the sp
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -18,6 +17,7 @@ from mecold.data.attributes import of_these
 from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError
 from mecold.evaluation.dataset import Dataset
+from mecold.lazy import cached_property
 
 Protocol: TypeAlias = Literal["user", "time", "item"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -16,7 +16,7 @@ arXiv:1807.05960), kept linear.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from torch.nn.functional import embedding  # unlike indexing, its backward adds 
 from mecold.data.histories import Histories
 from mecold.errors import InvalidDataError
 from mecold.heads.inner import shift
+from mecold.lazy import cached_property
 from mecold.space.channel import LISTS, Traits
 from mecold.space.space import ItemSpace, UserVectors
 

@@ -5,7 +5,6 @@ A channel lives in one file of `channels/`, as a `Maker`; `channels/__init__.py`
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
+from mecold.lazy import cached_property
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Channels, Traits
 from mecold.space.clock import Clock

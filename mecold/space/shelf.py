@@ -8,7 +8,6 @@ is learned and read, and is left out of what is searched.
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from mecold.data.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
+from mecold.lazy import cached_property
 from mecold.space.index import ExactIndex, FaissIndex, ItemIndex, Ranked, make_index, top_rows
 from mecold.space.space import ItemSpace, UserVectors
 from mecold.types import ItemId, UserState

@@ -5,7 +5,6 @@ score(user, item) = <user vector, item vector> + sum over the support of trust *
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from mecold.data.rows import Rows, appended
+from mecold.lazy import cached_property
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Channels, side_by_side, spans_of
 from mecold.space.channels import MAKERS

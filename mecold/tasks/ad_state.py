@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Float64, Int64
 from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold.data.impressions import checked_counts
 from mecold.errors import InvalidDataError, few
+from mecold.lazy import cached_property
 
 NUMBERS = ("prior", "shown", "clicks")
 _NUMBER = (int, float, np.integer, np.floating)

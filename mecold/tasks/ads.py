@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from mecold.encode.form import form_of
 from mecold.encode.taught import taught_by
 from mecold.errors import InvalidDataError, ModelFileError, few
 from mecold.heads.clicks import Beliefs, Usual, adapt, best_chance
+from mecold.lazy import cached_property
 from mecold.meta.ads import Cells, learn
 from mecold.sealed import Sealed, plain, read_sealed, write_sealed
 from mecold.tasks.ad_state import NUMBERS, AdState, read_counts, read_creatives, twice_in

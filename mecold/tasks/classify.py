@@ -6,7 +6,6 @@ learned of new ones in a `ClassState`, which belongs to the caller. Nothing here
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from mecold.data.frames import Columns, FrameLike
 from mecold.encode.encoder import Encoder, TextEncoder, encode_or_zero
 from mecold.errors import EncoderError, InvalidDataError
 from mecold.heads.classes import ClassHeads, adapt_classes
+from mecold.lazy import cached_property
 from mecold.meta.classes import ClassConfig, many_logits, none_logit, teach_classes
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.tasks.class_files import ClassifierContent, load_classifier, save_classifier

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Int64
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.frames import FrameLike, read_frame, require
 from mecold.data.interactions import Interactions
+from mecold.lazy import cached_property
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.judge import HeldOut
 

@@ -7,7 +7,6 @@ else a run has to know of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -21,6 +20,7 @@ from mecold.data.interactions import Interactions
 from mecold.errors import InvalidDataError, few
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.protocol import Tasks
+from mecold.lazy import cached_property
 
 Supports: TypeAlias = Sequence[np.ndarray]
 """Rows of the support items of each user, oldest first."""
