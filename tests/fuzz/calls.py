@@ -47,7 +47,7 @@ from tests.fuzz.pool import FRAMES, ODD, PLAIN, SHOP, value
 FOUND = Path(__file__).with_name("found.json")
 WAY_OUT = re.compile(
     r"\b(must|pass|use|cast|add|fill|drop|rename|call|name|map|keep|make|convert|write|load|save|restore|fit|take|leave|give|"
-    r"remove|fetch|select|read|needs?|encode|join|bring|merge|fix|install|without|flatten|append|show)\b",
+    r"remove|put|fetch|select|read|needs?|encode|join|bring|merge|fix|install|without|flatten|append|show)\b",
     re.IGNORECASE,
 )
 
