@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mecold.errors import MecoldError, ModelFileError, few, foreign, told
 from mecold.forks import check_frames
-from mecold.swap import claimed, clear, leftovers_of, stays, switch, sync
+from mecold.swap import age_of, claimed, clear, leftovers_of, stays, switch, sync
 from mecold.version import __version__
 
 _CONFIG = "config.json"
@@ -202,7 +202,7 @@ def _identity(folder: Path) -> tuple[int, ...] | None:
 
 def _being_switched(folder: Path) -> bool:
     """True where a folder is missing for a moment only (see `swap`)."""
-    return any(time.time() - one.stat().st_ctime < 1 for one in leftovers_of(folder.absolute()) if one.exists())
+    return any((age_of(one) or 0.0) < 1 for one in leftovers_of(folder.absolute()))
 
 
 def _read(folder: Path, kind: str, form: int) -> Sealed:

@@ -48,7 +48,7 @@ def clear(leftovers: Iterable[Path]) -> None:
     """Remove folders that a killed process left, and no other: those that are claimed, or very young, stay."""
     for path in leftovers:
         try:
-            if time.time() - path.stat().st_mtime < _YOUNG or sys.platform == "win32":
+            if (age_of(path) or 0.0) < _YOUNG or sys.platform == "win32":
                 continue
             handle = os.open(path, os.O_RDONLY)
         except OSError:  # somebody else was faster
@@ -62,8 +62,17 @@ def clear(leftovers: Iterable[Path]) -> None:
 
 def leftovers_of(folder: Path) -> list[Path]:
     """What saves that were killed left beside a folder, the newest first."""
-    found = [one for state in ("new", "old") for one in folder.parent.glob(f".{folder.name}.{state}-*") if one.is_dir()]
-    return sorted(found, key=lambda one: -one.stat().st_mtime)
+    found = {one: age for state in ("new", "old") for one in folder.parent.glob(f".{folder.name}.{state}-*")
+             if (age := age_of(one)) is not None}  # fmt: skip
+    return sorted(found, key=lambda one: found[one])
+
+
+def age_of(path: Path) -> float | None:
+    """Seconds since something in a folder was made, removed or renamed; None where it is gone, or no folder."""
+    try:
+        return time.time() - path.stat().st_mtime if path.is_dir() else None
+    except OSError:  # somebody has removed it meanwhile
+        return None
 
 
 def switch(fresh: Path, folder: Path) -> None:

@@ -280,7 +280,7 @@ def test_what_is_no_state_is_refused(model, state):
         (lambda model, state: model.add({8: "  "}, state), "1 creatives have no text: 8"),
         (lambda model, state: model.observe({7: (1, 0)}, state), "no creative 7"),
         (lambda model, state: model.observe({0: (1, 2)}, state), "more clicks than impressions"),
-        (lambda model, state: model.observe({0: (np.inf, 2)}, state), "impressions of the counts holds no number"),
+        (lambda model, state: model.observe({0: (np.inf, 2)}, state), "impressions in the counts are null, NaN, infinite"),
         (lambda model, state: model.chances(state, policy="best"), "policy='best'"),
         (lambda model, state: model.chances(state, floor=2.0), "floor=2.0"),
         (lambda model, state: model.chances(state, among=[]), "no creative to choose from"),
