@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mecold.forks import OwnLock
+from mecold.lazy import cached_property
 from mecold.threads import quota, usable
 
 ROOT = Path(__file__).parents[1]
@@ -173,3 +174,29 @@ def test_a_process_that_may_run_on_one_processor_uses_one_thread():
     script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n{SETTING.format(root=str(ROOT))}"
     done = subprocess.run([sys.executable, "-c", script], env=clean, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1"] * 4
+
+
+class Slow:
+    started, done = threading.Event(), threading.Event()
+
+    @cached_property
+    def value(self):
+        self.started.set()
+        self.done.wait(0 if os.getpid() != PARENT else 30)
+        return 1
+
+
+PARENT = os.getpid()
+
+
+def test_what_a_thread_of_the_parent_computes_meanwhile_the_child_can_compute():
+    holder = threading.Thread(target=lambda: Slow().value)
+    holder.start()
+    Slow.started.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        os._exit(0 if Slow().value == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    Slow.done.set()
+    holder.join()
