@@ -190,7 +190,7 @@ class Catalog:
         frame = read_frame(source, "items", columns, names=template.names)
         require(frame, ["item_id"], "items")
         if frame.is_empty():
-            raise InvalidDataError("The items are empty: there is nothing to recommend.")
+            raise InvalidDataError("The items are empty: there is nothing to recommend. Pass one row at least.")
         with foreign(InvalidDataError, "The items' columns make no text", "Make them texts or numbers first."):
             texts, cut = template.render(frame)
         table = pl.DataFrame({"item_id": id_column(frame["item_id"], "item_id of the items"), "text": texts})

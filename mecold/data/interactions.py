@@ -125,7 +125,7 @@ class Interactions:
         tell_of_times(frame)
         require(frame, ["user_id", "item_id", *context], "interactions")
         if frame.is_empty() and not may_be_empty:
-            raise InvalidDataError("The interactions are empty: there is nothing to learn from.")
+            raise InvalidDataError("The interactions are empty: there is nothing to learn from. Pass one row at least.")
         log, events = _canonical(frame, events or EventRule())
         log = log.with_columns(plain(frame[name]).alias(f"context {name}") for name in context)
         rows, notes = _known_rows(log, catalog, on_unknown)
