@@ -29,7 +29,6 @@ from mecold.shop import CATALOGUE, Shop, make_shop
 from mecold.space.channels import trend
 from mecold.space.clock import Clock
 from mecold.space.lookalikes import TRUST, Lookalikes
-from mecold.space.low_rank import dense, inverse
 
 BLUE, ORANGE, GREEN, GREY = "#1f5fd0", "#d9731a", "#2e8b57", "#8a8a8a"
 COLOURS = {
@@ -109,7 +108,10 @@ def score(axes: Axes, w: World) -> None:
 
 def symmetric(axes: Axes, w: World) -> None:
     sides = w.found.space["symmetric"]
-    P = inverse(dense(w.found.statistics.together, torch.device("cpu")), MetaConfig().factors.l2)
+    visits = w.found.statistics.visits(np.arange(len(w.found.space)))
+    P = torch.linalg.inv(
+        torch.from_numpy((visits.T @ visits).toarray()) + MetaConfig().factors.l2 * torch.eye(visits.shape[1])
+    )
     whole = -P / P.diagonal()
     whole.fill_diagonal_(0)
     whole *= len(whole) ** 0.5 / whole.norm()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -94,7 +93,9 @@ def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: 
     save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     if kept is not None:
-        save_file(plain(_sparse_parts(kept.statistics)), folder / "statistics.safetensors")
+        arrays = {field.name: getattr(kept.statistics, field.name) for field in fields(kept.statistics)}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        save_file(plain(tensors), folder / "statistics.safetensors")
         pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
     if model.ratings is not None:
         save_file(plain(model.ratings.head.tensors()), folder / "ratings.safetensors")
@@ -126,28 +127,6 @@ def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: 
         "new_gain": dict(basis.new_gain),
         **settings,
     }
-
-
-def _sparse_parts(statistics: Statistics) -> dict[str, Tensor]:
-    """Dense arrays as they are, sparse matrices as the three arrays they consist of."""
-    parts: dict[str, Tensor] = {}
-    for field in fields(statistics):
-        value = getattr(statistics, field.name)
-        if isinstance(value, np.ndarray):
-            parts[field.name] = torch.from_numpy(value)
-        elif value is not None:
-            for part in ("data", "indices", "indptr"):
-                parts[f"{field.name}.{part}"] = torch.from_numpy(getattr(value, part))
-    return parts
-
-
-def _statistics(parts: Mapping[str, Tensor]) -> Statistics:
-    """What `_sparse_parts` took apart."""
-    found: dict[str, Any] = {name: value.numpy() for name, value in parts.items() if "." not in name}
-    for name in {name.partition(".")[0] for name in parts if "." in name}:
-        data, indices, indptr = (parts[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
-        found[name] = sp.csr_matrix((data, indices, indptr), (len(indptr) - 1, len(indptr) - 1))
-    return Statistics(**{field.name: found.get(field.name) for field in fields(Statistics)})  # type: ignore[arg-type]
 
 
 def load_model(folder: Path) -> Content:
@@ -196,7 +175,8 @@ def _content(sealed: Sealed) -> Content:
     kept = None
     if "statistics.safetensors" in sealed:
         ids = sealed.table("statistics.parquet")["item_id"]
-        kept = Kept(ids, _statistics(sealed.tensors("statistics.safetensors")))
+        arrays = {name: tensor.numpy() for name, tensor in sealed.tensors("statistics.safetensors").items()}
+        kept = Kept(ids, Statistics(**arrays))
     _check(model, catalog, space, hidden)
     return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
 

@@ -23,7 +23,7 @@ from mecold.space.lookalikes import NEAREST, SHARPNESS, TRUST, Lookalikes
 from mecold.space.making import Material, made_of
 from mecold.space.settings import FactorConfig
 from mecold.space.space import lookalikes_of, newcomers, with_newcomers, with_text
-from mecold.space.statistics import statistics_of
+from mecold.space.statistics import Statistics
 from tests.conftest import SMALL
 
 
@@ -144,7 +144,7 @@ def test_channels_lie_side_by_side_and_new_items_have_columns_of_the_first_facto
     rest = {name: maker for name, maker in MAKERS.items() if name in ("text", "alike", "new", "popularity")}
     none = FactorConfig(symmetric_rank=0, directed_rank=0)
     rows = np.arange(3)
-    stats = statistics_of(rows, np.array([0, 3]), rows, 3, none)
+    stats = Statistics.of(rows, np.array([0, 3]), 3)
     material = Material(
         stats, counts, torch.ones(3, 6), basis, none, rows, np.empty(0), 0.0, torch.Generator(), None, made
     )

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from mecold import Catalog, HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
 from mecold.data.histories import Histories
@@ -15,6 +17,7 @@ from mecold.data.interactions import Interactions
 from mecold.heads.preference import KNOTS, Gains, PreferenceHead
 from mecold.math.losses import logq_correction, multi_positive_softmax, soft_ndcg
 from mecold.math.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
+from mecold.math.sparse import Sparse
 from mecold.meta.calibrate import Candidates, Point, calibrate, candidates_of, fitted
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import Episodes, cut
@@ -23,10 +26,11 @@ from mecold.shop import make_shop
 from mecold.space.basis import Basis
 from mecold.space.channels import MAKERS
 from mecold.space.lists import fit_lists
+from mecold.space.low_rank import RidgeInverse
 from mecold.space.making import Material, made_of
 from mecold.space.settings import FactorConfig
 from mecold.space.space import with_newcomers
-from mecold.space.statistics import statistics_of
+from mecold.space.statistics import Statistics
 from tests import reference
 from tests.conftest import SMALL, bitwise, word_vectors
 
@@ -42,7 +46,7 @@ def small_log(seed=0, users=40, n=12):
 def stats_of(histories, n=12, config=CONFIG):
     items = np.array([item for history in histories for item in history])
     offsets = np.cumsum([0, *map(len, histories)])
-    return statistics_of(items, offsets, np.arange(n), n, config)
+    return Statistics.of(items, offsets, n)
 
 
 def channels_of(stats, config=CONFIG, n=12, text=None, basis=None):
@@ -77,13 +81,34 @@ def test_low_rank_factors_are_the_best_of_their_rank():
     np.testing.assert_allclose(found, best * np.sqrt(12) / np.linalg.norm(best), atol=1e-4)
 
 
-def test_statistics_without_a_fold_are_those_of_the_others():
-    histories = small_log(2)
-    part = stats_of(histories).minus(stats_of(histories[:15]))
-    alone = stats_of(histories[15:])
-    np.testing.assert_allclose(part.counts, alone.counts, atol=1e-4)
-    for name in ("together", "common", "past", "ahead"):
-        np.testing.assert_allclose(getattr(part, name).todense(), getattr(alone, name).todense(), atol=1e-4)
+@pytest.mark.parametrize("l2", [3.0, 500.0])
+def test_an_inverse_of_few_directions_is_near_the_whole_one_and_of_all_directions_the_same(l2):
+    rng = np.random.default_rng(0)
+    tastes = rng.dirichlet(np.full(4, 0.2), 3000) @ rng.dirichlet(np.full(120, 0.3), 4)
+    log = sp.csr_matrix((rng.random((3000, 120)) < 15 * tastes).astype(np.float32))
+    exact = np.linalg.inv((log.T @ log).toarray() + l2 * np.eye(120))
+    dense = torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
+    for rank, most in ((40, 0.15), (120, 1e-4)):
+        draws = torch.Generator().manual_seed(0)
+        found = RidgeInverse.of(Sparse.of(log, torch.device("cpu")), l2, rank, draws)
+        product = exact @ dense.numpy().astype(np.float64)
+        assert np.linalg.norm((found @ dense).numpy() - product) < most * np.linalg.norm(product)
+    np.testing.assert_allclose(found.diagonal.numpy(), np.diag(exact), rtol=1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    entries=hnp.arrays(
+        np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from([0, 1, 2.5])
+    ),
+    columns=st.integers(1, 4),
+)
+def test_a_sparse_matrix_multiplies_as_a_dense_one_from_both_sides(entries, columns):
+    matrix = Sparse.of(sp.csr_matrix(entries), torch.device("cpu"))
+    wide, tall = (torch.randn(side, columns) for side in entries.shape[::-1])
+    np.testing.assert_allclose((matrix @ wide).numpy(), entries @ wide.numpy(), atol=1e-5)
+    np.testing.assert_allclose((matrix.T @ tall).numpy(), entries.T @ tall.numpy(), atol=1e-5)
+    np.testing.assert_allclose(matrix.squares().numpy(), (entries**2).sum(0), atol=1e-5)
 
 
 @settings(max_examples=50, deadline=None)
@@ -160,7 +185,7 @@ def world(n=60, users=30):
     vectors = torch.from_numpy(rng.normal(size=(n, 10)).astype(np.float32))
     basis = Basis.fit(vectors, torch.from_numpy(stats.counts), 5)
     channels = channels_of(stats, config, n, basis.text(vectors), basis)
-    space = with_newcomers(channels, fit_lists(stats.common, 20), torch.from_numpy(stats.counts), basis)
+    space = with_newcomers(channels, fit_lists(stats.recent(), 20), torch.from_numpy(stats.counts), basis)
     rows = torch.tensor(logs)
     support = histories(*[log[:5] for log in logs])
     query = rows[:, 5:]
@@ -423,7 +448,7 @@ VARIANTS = {
     "whole": SMALL,
     "no inner step": replace(SMALL, head=HeadConfig(inner=False)),
     "sampled softmax": replace(SMALL, training=replace(SMALL.training, full_softmax_items=100, negatives=100)),
-    "half of the items without factors": replace(SMALL, factors=replace(SMALL.factors, max_items=150)),
+    "few directions": replace(SMALL, factors=replace(SMALL.factors, gram_rank=10)),
     "no calibration": replace(SMALL, training=replace(SMALL.training, calibrate=False)),
 }
 
@@ -466,9 +491,10 @@ def test_a_caller_s_mode_of_torch_changes_nothing(shop, fit, fitted, mode):
 
 def test_the_order_of_users_in_the_log_changes_no_closed_form():
     histories = small_log(3)
-    a, b = stats_of(histories), stats_of(histories[::-1])
-    np.testing.assert_allclose(a.together.todense(), b.together.todense())
-    np.testing.assert_allclose(a.ahead.todense(), b.ahead.todense(), rtol=1e-6)
+    a, b = (channels_of(stats_of(some)) for some in (histories, histories[::-1]))
+    for name in ("symmetric", "directed"):
+        one, other = ((found[name].support @ found[name].item.T).numpy() for found in (a, b))
+        np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_a_host_s_factors_take_the_place_of_the_symmetric_channel(shop, encoder):

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold.space.lists import SHRINK, Lists, fit_lists
-from mecold.space.settings import FactorConfig
-from mecold.space.statistics import statistics_of
+from mecold.space.statistics import Statistics
 
 
 def test_the_lists_hold_the_largest_shrunk_cosines():
@@ -25,8 +24,8 @@ def test_the_lists_hold_the_largest_shrunk_cosines():
     cosine = {(i, j): shared / ((weight[i] * weight[j]) ** 0.5 + SHRINK) for (i, j), shared in both.items()}
 
     items, offsets = np.concatenate(histories), np.cumsum([0, *map(len, histories)])
-    stats = statistics_of(items, offsets, np.arange(16), 16, FactorConfig())
-    near = fit_lists(stats.common, 5)
+    stats = Statistics.of(items, offsets, 16)
+    near = fit_lists(stats.recent(), 5)
 
     squares = []
     for item in range(16):

@@ -18,7 +18,7 @@ from mecold.heads.inner import shift
 from mecold.heads.preference import KNOTS, Coefficients, Gains, PreferenceHead, Reading
 from mecold.math.losses import soft_ndcg
 from mecold.math.metrics import discounted_gain, ideal_gain
-from mecold.meta.episodes import Episodes, cut, telling
+from mecold.meta.episodes import Episodes, cut, ranked_at_most, telling
 from mecold.meta.train import Lessons, hide_support
 from mecold.space.channel import LISTS
 from mecold.space.space import ItemSpace
@@ -101,7 +101,7 @@ def calibrate(
         head: trained head.
         lessons: what it was trained on; all users count, with what they went on to like.
         rng: draws the users where there are more than `limit`, and the batches.
-        limit: most users per knot.
+        limit: most users per knot; fewer in a large catalogue (`ranked_at_most`).
 
     Returns:
         The gains; and nDCG@10 of those users before and after, per knot.
@@ -209,7 +209,7 @@ def _collect(
     pools = [pool[telling(users, pool, shots, query)] for pool in lessons.everyone]
     if sum(map(len, pools)) < LEAST_USERS:
         return None
-    share = min(1.0, limit / sum(map(len, pools)))
+    share = min(1.0, ranked_at_most(limit, len(lessons.spaces[0])) / sum(map(len, pools)))
     coefficients, parts = head.coefficients(), []
     for space, pool in zip(lessons.spaces, pools, strict=True):
         picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]

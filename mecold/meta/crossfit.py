@@ -16,7 +16,7 @@ from mecold.space.channels import MAKERS, trend
 from mecold.space.lists import Lists, fit_lists
 from mecold.space.making import Material, Sides, made_of
 from mecold.space.space import ItemSpace, with_newcomers
-from mecold.space.statistics import Statistics, factored_items, statistics_of
+from mecold.space.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,19 @@ def cross_fit(
         given = Sides(None if given.support is None else given.support.to(device), given.item.to(device))
     positive = log.where(liked)
     fold_of = rng.permutation(len(log)) % config.training.folds
-    factored = factored_items(np.bincount(positive.items, minlength=n_items), settings.max_items)
+    factored = np.unique(positive.items)
     clock = positive.timestamps
     edges = np.empty(0) if clock is None else trend.edges_of(clock, settings.trend_bins)
-    parts = []
-    for fold in range(config.training.folds):
-        part = positive.take(np.flatnonzero(fold_of == fold))
-        stats = statistics_of(part.items, part.offsets, factored, n_items, settings)
-        if len(edges) and part.timestamps is not None:
-            stats = replace(stats, by_time=trend.counts_by_time(part.items, part.timestamps, edges, n_items))
-        if positive.events.goals:
-            stats = replace(stats, goals=np.bincount(part.items[part.goal], minlength=n_items).astype(np.float32))
-        if groups:
-            stats = replace(stats, by_group=_by_group(part, n_items, sum(groups)))
-        parts.append(stats)
-    total = parts[0]
-    for stats in parts[1:]:
-        total = total.plus(stats)
+
+    def counted(log: Interactions) -> Statistics:
+        stats = Statistics.of(log.items, log.offsets, n_items)
+        if len(edges) and log.timestamps is not None:
+            stats = replace(stats, by_time=trend.counts_by_time(log.items, log.timestamps, edges, n_items))
+        if log.events.goals:
+            stats = replace(stats, goals=np.bincount(log.items[log.goal], minlength=n_items).astype(np.float32))
+        return replace(stats, by_group=_by_group(log, n_items, sum(groups))) if groups else stats
+
+    total = counted(positive)
     draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
     basis = Basis.fit(vectors, torch.from_numpy(total.counts), config.text_rank)
     text = basis.text(vectors)
@@ -111,9 +107,10 @@ def cross_fit(
             stats, counts, text, basis, settings, factored, edges, persistence, draws, given, {}, groups
         )
         channels = made_of(MAKERS, material)
-        return View(channels, fit_lists(stats.common, settings.neighbours).to(device), counts)
+        return View(channels, fit_lists(stats.recent(), settings.neighbours).to(device), counts)
 
-    folds = tuple(view(total.minus(stats)).space(basis) for stats in parts)
+    others = (np.flatnonzero(fold_of != fold) for fold in range(config.training.folds))
+    folds = tuple(view(counted(positive.take(users))).space(basis) for users in others)
     return Views(folds, fold_of, basis, total, lambda: view(total))
 
 

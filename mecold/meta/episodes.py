@@ -11,6 +11,7 @@ from mecold.data.histories import Histories
 from mecold.data.rows import Rows
 
 SILENT = 0.3  # share of the likes that a silent user does not tell
+_USUAL_ITEMS, _LEAST_USERS = 20_000, 200
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Episodes(Rows):
     support: Histories
     query: Int[Tensor, "users queries"]
     query_mask: Bool[Tensor, "users queries"]
+
+
+def ranked_at_most(users: int, items: int) -> int:
+    """How many users are ranked over a catalogue: as many as asked for up to 20,000 items, then fewer, so that the work stays the
+    same; 200 at the least.
+    """
+    return min(users, max(_LEAST_USERS, users * _USUAL_ITEMS // max(1, items)))
 
 
 def cut(users: Histories, shots: Int[Tensor, " users"], query: int) -> Episodes:

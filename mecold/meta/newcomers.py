@@ -19,6 +19,7 @@ from mecold.data.rows import Rows
 from mecold.heads.preference import KNOTS, PreferenceHead
 from mecold.math.metrics import hits, ideal_gain, ndcg
 from mecold.meta.calibrate import Candidates, fitted, joined
+from mecold.meta.episodes import ranked_at_most
 from mecold.meta.train import Lessons
 from mecold.space.basis import Basis
 from mecold.space.lookalikes import Lookalikes
@@ -26,7 +27,7 @@ from mecold.space.space import ItemSpace, UserVectors, lookalikes_of, with_newco
 
 SHARE = 0.2  # of the items are treated as new
 DRAWS = 3  # of new items, so that it matters less which they are
-MOST_NEW = 20_000
+MOST_NEW = 5_000
 _SCORES_AT_ONCE = 1 << 26  # users x new items x channels: 256 MB, of which a few copies are alive
 SHOTS = 10
 LEAST_SHOTS = 3
@@ -117,7 +118,7 @@ def calibrate_newcomers(
         rng: draws the new items, and the users.
         taught: True for items that the encoder was trained on. It knows them better than it will know a new one, so new ones
             are drawn among the others, where there are any. None: it was trained on none.
-        limit: most users; for the gains fewer where the catalogue is large.
+        limit: most users; fewer in a large catalogue (`ranked_at_most`), and for the gains again.
 
     Returns:
         Basis and head with what was fitted; nDCG@10 among the new items before and after, and, per knot, their share of
@@ -130,7 +131,7 @@ def calibrate_newcomers(
         text, may, share = space.text.item, (space.counts > 0).cpu().numpy(), usual
         if taught is not None and (untaught := may & ~taught).any():
             may, share = untaught, min(1.0, usual * may.sum() / untaught.sum())
-        mixed = rng.permutation(np.repeat(pool, DRAWS))[: limit // len(spaces)]
+        mixed = rng.permutation(np.repeat(pool, DRAWS))[: ranked_at_most(limit, len(space)) // len(spaces)]
         for draw in range(DRAWS):
             new = torch.from_numpy(may & (rng.random(len(space)) < share)).to(space.device)
             some = lessons.users.take(torch.from_numpy(mixed[draw::DRAWS]))

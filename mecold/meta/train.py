@@ -19,7 +19,7 @@ from mecold.heads.preference import PreferenceHead, Prior
 from mecold.math.losses import logq_correction, multi_positive_softmax
 from mecold.math.metrics import hits, ndcg
 from mecold.meta.config import TrainConfig
-from mecold.meta.episodes import Episodes, cut, draw_shots, half_told, telling
+from mecold.meta.episodes import Episodes, cut, draw_shots, half_told, ranked_at_most, telling
 from mecold.report import Recorder
 from mecold.space.space import ItemSpace, UserVectors
 
@@ -194,13 +194,14 @@ def _sampled_scores(
 def held_out_ndcg(head: PreferenceHead, lessons: Lessons, limit: int = 1000) -> dict[str, float]:
     """nDCG@10 of held-out users over the full catalogue: at each of `CHECK_SHOTS`, and the mean of those.
 
-    See `telling` for who counts. At most `limit` users per fold are ranked.
+    See `telling` for who counts. At most `limit` users per fold are ranked, fewer in a large catalogue (`ranked_at_most`).
     """
     found: dict[int, list[Tensor]] = {k: [] for k in CHECK_SHOTS}
     coefficients, users, query = head.coefficients(), lessons.users, lessons.config.query
     for space, chosen in zip(lessons.spaces, lessons.held_out, strict=True):
+        most = ranked_at_most(limit, len(space))
         for k in CHECK_SHOTS:
-            picked = users.take(torch.from_numpy(chosen[telling(users, chosen, k, query)][:limit]))
+            picked = users.take(torch.from_numpy(chosen[telling(users, chosen, k, query)][:most]))
             for start in range(0, len(picked), 256):
                 batch = picked[start : start + 256]
                 episodes = cut(batch, torch.full((len(batch),), k), query).to(space.device)

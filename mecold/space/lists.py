@@ -9,19 +9,20 @@ Source: item-based neighbours of histories scaled to length 1, Deshpande and Kar
 in Bell and Koren 2007.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import embedding
 
 from mecold.data.rows import Rows
 
 SHRINK = 0.5  # added to the geometric mean of two items' weights, so that few common users prove little
-LEAST = 1e-4  # of what two items have in common: below it, rounding of sums and differences
+_PAIRS_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -96,25 +97,54 @@ class Lists(Rows):
         return torch.stack([(weight * (entries == one[:, None])).sum(1) for one in wanted.T], dim=1)
 
 
-def fit_lists(common: sp.csr_matrix, width: int) -> Lists:
+def fit_lists(users: sp.csr_matrix, width: int) -> Lists:
     """The items with the largest shrunk cosine; scaled so that lists have length 1 on average.
 
+    Pairs of items are counted for some items at a time and cut to the best at once: all of them would not fit into memory.
+
     Args:
-        common: see `statistics.Statistics`.
+        users: histories by item, see `statistics.Statistics.recent`.
         width: most neighbours.
     """
-    weight = common.diagonal()
-    pairs = common.tocoo()
-    real = (pairs.row != pairs.col) & (pairs.data > LEAST)
-    row, column = pairs.row[real], pairs.col[real]
-    value = (pairs.data[real] / (np.sqrt(weight[row] * weight[column]) + SHRINK)).astype(np.float32)
-    order = np.lexsort((column, -value, row))
-    row, column, value = row[order], column[order], value[order]
-    starts = np.searchsorted(row, np.arange(len(weight) + 1))
-    place = np.arange(len(row)) - starts[row]
-    best = place < width
-    lists = np.zeros((len(weight), width), np.int32), np.zeros((len(weight), width), np.float32)
-    for table, entries in zip(lists, (column, value), strict=True):
-        table[row[best], place[best]] = entries[best]
-    norm = float(np.sqrt((lists[1] ** 2).sum() / max(1, (lists[1] > 0).any(1).sum())))
-    return Lists(torch.from_numpy(lists[0]), torch.from_numpy(lists[1] / max(norm, 1e-12)))
+    n = users.shape[1]
+    weight = users.multiply(users).sum(axis=0).A1.astype(np.float32)
+    root, items = np.sqrt(weight), users.T.tocsr()
+    lists = Lists(torch.zeros(n, width, dtype=torch.int32), torch.zeros(n, width))
+    pairs = np.concatenate([[0], np.diff(users.indptr)[items.indices].cumsum()])[items.indptr]
+    for start, end in _blocks(pairs):
+        common = items[start:end] @ users
+        row = np.repeat(np.arange(start, end), np.diff(common.indptr))
+        value = common.data / (root[row] * root[common.indices] + SHRINK)
+        common.data = np.where(row != common.indices, value, 0.0).astype(np.float32)
+        _put_best(lists, common, start)
+    norm = float(torch.sqrt(lists.values.square().sum() / max(1, int((lists.values > 0).any(1).sum()))))
+    return Lists(lists.rows, lists.values / max(norm, 1e-12))
+
+
+def _blocks(pairs: Int64[np.ndarray, " items_plus_one"]) -> Iterator[tuple[int, int]]:
+    """Runs of items of so many pairs that are counted at once, one item at least."""
+    start, n = 0, len(pairs) - 1
+    while start < n:
+        end = max(start + 1, int(np.searchsorted(pairs, pairs[start] + _PAIRS_AT_ONCE, side="right")) - 1)
+        yield start, end
+        start = end
+
+
+def _put_best(lists: Lists, found: sp.csr_matrix, start: int) -> None:
+    """The best of each row, into the lists from a row on; rows of like length are sorted together."""
+    lengths, width = np.diff(found.indptr), lists.rows.shape[1]
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    while len(order):
+        longest = max(width, int(lengths[order[0]] * 1.25))
+        some = order[: np.searchsorted(lengths[order], longest, side="right")]
+        order = order[len(some) :]
+        places = torch.from_numpy(found.indptr[some].astype(np.int64))[:, None] + torch.arange(longest)
+        there = torch.arange(longest) < torch.from_numpy(lengths[some])[:, None]
+        places = torch.where(there, places, 0)
+        values = torch.where(there, torch.from_numpy(found.data)[places], 0.0)
+        best = values.topk(min(width, longest), dim=1)
+        at = torch.from_numpy(some) + start
+        lists.values[at, : best.values.shape[1]] = best.values
+        rows = torch.from_numpy(found.indices)[places.gather(1, best.indices)]
+        lists.rows[at, : best.values.shape[1]] = torch.where(best.values > 0, rows, 0)

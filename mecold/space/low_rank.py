@@ -1,25 +1,78 @@
-"""Weight matrices between items, cut to low rank: one inner product with a vector per item serves them."""
+"""Ridge regressions between items, of any number of items, cut to low rank: one inner product with a vector per item serves them.
+
+No matrix of items by items is made: all that is asked for are products with a few hundred columns at a time.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mecold.math.ridge import damped_cholesky
+from mecold.math.sparse import Sparse
 from mecold.space.making import Pair
 
+ITERATIONS = 2
+_MORE = 16  # columns beyond the rank, so that the last ones that are kept are right, too
+_SMALLEST = 1e-6  # eigenvalue: below it, rounding
 
-def dense(matrix: sp.csr_matrix, device: torch.device) -> Tensor:
-    """A sparse matrix with all of its zeros, float32."""
-    return torch.from_numpy(np.asarray(matrix.todense(), dtype=np.float32)).to(device)
+
+@dataclass(frozen=True)
+class RidgeInverse:
+    """`inv(A'A + l2 I)` as `diag(own) - low low'`: the leading directions of the Gram matrix, and its diagonal, are exact.
+
+    What is neglected is what few users have in common beyond the leading directions, against a penalty that is larger. With as
+    many directions as items it is the inverse itself.
+
+    Source: Woodbury's identity on the low-rank-plus-diagonal form of factor analysis.
+    """
+
+    own: Float[Tensor, " items"]
+    low: Float[Tensor, "items rank"]
+
+    @classmethod
+    def of(cls, rows: Sparse, l2: float, rank: int, draws: torch.Generator) -> "RidgeInverse":
+        """Of the Gram matrix of a sparse matrix with a column per item.
+
+        Args:
+            rows: A.
+            l2: ridge penalty.
+            rank: leading directions.
+            draws: where the search for them starts.
+        """
+        axes, sizes = _leading(lambda Q: rows.T @ (rows @ Q), rows.width, rank, draws, rows.values.device)
+        rest = (rows.squares() - (axes.square() * sizes).sum(1)).clamp(min=0)
+        own = 1 / (l2 + rest)
+        damped = (axes * own[:, None]).double()
+        inner = torch.diag(1 / sizes.clamp(min=_SMALLEST)).double() + axes.T.double() @ damped
+        low = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), damped.T, upper=False).T
+        return cls(own, low.float())
+
+    def __matmul__(self, dense: Float[Tensor, "items some"]) -> Float[Tensor, "items some"]:
+        """The product with a dense matrix."""
+        return self.own[:, None] * dense - self.low @ (self.low.T @ dense)
+
+    @property
+    def diagonal(self) -> Float[Tensor, " items"]:
+        """The diagonal."""
+        return self.own - self.low.square().sum(1)
 
 
-def inverse(gram: Tensor, l2: float) -> Tensor:
-    """Inverse of a Gram matrix under a ridge penalty."""
-    return torch.cholesky_inverse(damped_cholesky(gram, l2)).float()
+def _leading(
+    multiply: Callable[[Tensor], Tensor], n: int, rank: int, draws: torch.Generator, device: torch.device
+) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " rank"]]:
+    """The leading eigenvectors and eigenvalues of a matrix without negative ones that is known by its products."""
+    start = torch.randn(n, min(n, rank + _MORE), generator=draws).to(
+        device
+    )  # drawn on the CPU: the same on every device
+    Q = torch.linalg.qr(multiply(start))[0]
+    for _ in range(2):
+        Q = torch.linalg.qr(multiply(Q))[0]
+    sizes, turn = torch.linalg.eigh((Q.T @ multiply(Q)).double())
+    best = slice(-min(n, rank), None)
+    return Q @ turn[:, best].float(), sizes[best].clamp(min=0).float()
 
 
 def spread(sides: Pair, rows: Int64[np.ndarray, " some"], n_items: int) -> Pair:
@@ -50,9 +103,9 @@ def low_rank(
     Source: randomised subspace iteration, Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4.
     """
     rank = min(rank, n)
-    start = torch.randn(n, min(n, rank + 16), generator=rng).to(device)  # drawn on the CPU: the same on every device
+    start = torch.randn(n, min(n, rank + _MORE), generator=rng).to(device)  # drawn on the CPU: the same on every device
     Q = torch.linalg.qr(multiply(start))[0]
-    for _ in range(4):
+    for _ in range(ITERATIONS):
         Q = torch.linalg.qr(multiply(torch.linalg.qr(transposed(Q))[0]))[0]
     small, sizes, right = torch.linalg.svd(transposed(Q).T, full_matrices=False)
     root = sizes[:rank].sqrt()

@@ -45,7 +45,7 @@ class Material:
         text: half-whitened texts, from `Basis.text`.
         basis: the scales that are fitted once.
         config: settings.
-        factored: rows of the items that have factors.
+        factored: rows of the items that have been touched, in order: they get factors.
         edges: of the bins of time; empty without one.
         persistence: of trends, over the whole log.
         draws: the start of low-rank iterations.

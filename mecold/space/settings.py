@@ -19,8 +19,7 @@ class FactorConfig:
         early: a prefix of n items counts for n^-early in the directed channel: short ones are what cold users have.
         neighbours: length of the neighbour lists; 0 leaves them out.
         trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
-        max_items: factors are fitted on this many most-touched items; the rest lives on its neighbours and its text. The
-            cost grows with the cube: 8,192 items take about ten seconds a fit on two cores.
+        gram_rank: directions in which what items have in common is taken as it is; beyond them each item stands for itself.
     """
 
     symmetric_rank: int = 160
@@ -32,12 +31,12 @@ class FactorConfig:
     early: float = 0.25
     neighbours: int = 64
     trend_bins: int = 16
-    max_items: int = 8192
+    gram_rank: int = 256
 
     def __post_init__(self) -> None:
         for name, least in (
             ("symmetric_rank", 0), ("directed_rank", 0), ("past", 1), ("window", 1), ("neighbours", 0), ("trend_bins", 0),
-            ("max_items", 1),
+            ("gram_rank", 1),
         ):  # fmt: skip
             whole(getattr(self, name), f"FactorConfig.{name}", least)
         for name, low in (("l2", 0.0), ("fade", 1e-6), ("early", 0.0)):

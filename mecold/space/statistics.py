@@ -1,14 +1,9 @@
-"""Statistics of a log: counts and Gram matrices that the closed forms are made of. They add and subtract over users.
-
-So the statistics without some users cost a subtraction, and what other users do is an addition.
+"""What a log says of items: histories as rows of the catalogue, counts, and the sparse matrices that closed forms need.
 
 Source: Steck 2019 (EASE, arXiv:1905.03375); Choi et al. 2021 (SLIST, arXiv:2103.15991) for prefixes and what follows.
 """
 
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -23,92 +18,77 @@ RECENT = 1000  # of a user's items, the last so many are neighbours of each othe
 
 @dataclass(frozen=True)
 class Statistics:
-    """Sums over users that the closed forms need; two logs of different users add and subtract.
-
-    Args:
-        counts: users per item, over the whole catalogue.
-        together: `X'X` over the factored items.
-        common: `H'H` over the whole catalogue, a row of H being a user's last `RECENT` items, scaled to length 1: users that
-            two items have in common, of whom one with many items counts little.
-        past: `S'S` over the factored items, S the faded prefixes.
-        ahead: `S'T` over the factored items, T the items that follow.
-        by_time: interactions per item and bin of time, over the whole catalogue.
-        goals: users per item who did what is predicted, where that is not all that users do.
-        by_group: users per item and group of users, where groups are known.
-    """
-
-    counts: Float32[np.ndarray, " items"]
-    together: sp.csr_matrix
-    common: sp.csr_matrix
-    past: sp.csr_matrix | None
-    ahead: sp.csr_matrix | None
-    by_time: Float32[np.ndarray, "items bins"] | None = None
-    goals: Float32[np.ndarray, " items"] | None = None
-    by_group: Float32[np.ndarray, "items groups"] | None = None
-
-    def minus(self, other: "Statistics") -> "Statistics":
-        """The statistics of the users that are in this log but not in the other."""
-        return self._combine(other, operator.sub)
-
-    def plus(self, other: "Statistics") -> "Statistics":
-        """The statistics of both logs."""
-        return self._combine(other, operator.add)
-
-    def _combine(self, other: "Statistics", op: Callable[[Any, Any], Any]) -> "Statistics":
-        pairs = [(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
-        parts: list[Any] = [None if a is None or b is None else op(a, b) for a, b in pairs]
-        return Statistics(*parts)
-
-
-def factored_items(counts: np.ndarray, limit: int) -> Int64[np.ndarray, " factored"]:
-    """Rows of the most-touched items, at most `limit`, none that nobody touched, in row order."""
-    top = np.argsort(-counts, kind="stable")[:limit]
-    return np.sort(top[counts[top] > 0]).astype(np.int64)
-
-
-def statistics_of(
-    items: Int64[np.ndarray, " rows"],
-    offsets: Int64[np.ndarray, " users_plus_one"],
-    factored: Int64[np.ndarray, " factored"],
-    n_items: int,
-    config: FactorConfig,
-) -> Statistics:
-    """Statistics of ordered histories.
+    """Histories and what is counted in them.
 
     Args:
         items: rows of the catalogue, user after user, oldest first.
         offsets: where each user's history starts and ends.
-        factored: rows of the items that get factors.
-        n_items: size of the catalogue.
-        config: window, fade and ranks.
+        counts: users per item, over the whole catalogue.
+        by_time: interactions per item and bin of time.
+        goals: users per item who did what is predicted, where that is not all that users do.
+        by_group: users per item and group of users, where groups are known.
     """
-    counts = np.bincount(items, minlength=n_items).astype(np.float32)
-    column = np.full(n_items, -1, np.int64)
-    column[factored] = np.arange(len(factored))
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    keep = column[items] >= 0
-    width = len(factored)
-    ones = np.ones(int(keep.sum()), np.float32)
-    X = sp.csr_matrix((ones, (users[keep], column[items[keep]])), (len(offsets) - 1, width))
-    late = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(items)) <= RECENT
-    share = (np.minimum(np.diff(offsets), RECENT)[users[late]] ** -0.5).astype(np.float32)
-    H = sp.csr_matrix((share, (users[late], items[late])), (len(offsets) - 1, n_items))
-    past = ahead = None
-    if config.directed_rank:
-        S, T = prefixes(
-            column[items[keep]], users[keep], width, past=config.past, fade=config.fade, window=config.window
-        )
-        size = np.arange(S.shape[0]) - np.searchsorted(users[keep], users[keep])  # of prefixes; 0: none
+
+    items: Int64[np.ndarray, " rows"]
+    offsets: Int64[np.ndarray, " users_plus_one"]
+    counts: Float32[np.ndarray, " items"]
+    by_time: Float32[np.ndarray, "items bins"] | None = None
+    goals: Float32[np.ndarray, " items"] | None = None
+    by_group: Float32[np.ndarray, "items groups"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        items: Int64[np.ndarray, " rows"],
+        offsets: Int64[np.ndarray, " users_plus_one"],
+        n_items: int,
+    ) -> "Statistics":
+        """Those of ordered histories over a catalogue of so many items, without times, goals and groups."""
+        return cls(items, offsets, np.bincount(items, minlength=n_items).astype(np.float32))
+
+    def visits(self, factored: Int64[np.ndarray, " factored"]) -> sp.csr_matrix:
+        """Who had what: users by the items that get factors."""
+        column, offsets = self._columns(factored)
+        return sp.csr_matrix((np.ones(len(column), np.float32), column, offsets), (len(offsets) - 1, len(factored)))
+
+    def recent(self) -> sp.csr_matrix:
+        """Users by the whole catalogue, a row being a user's last `RECENT` items, scaled to length 1: of what two items have in
+        common, a user with many items counts little.
+        """
+        sizes = np.diff(self.offsets)
+        late = np.repeat(self.offsets[1:], sizes) - np.arange(len(self.items)) <= RECENT
+        kept = np.minimum(sizes, RECENT)
+        share = np.repeat(np.maximum(kept, 1) ** -0.5, kept).astype(np.float32)
+        offsets = np.concatenate([[0], kept.cumsum()])
+        return sp.csr_matrix((share, self.items[late], offsets), (len(sizes), len(self.counts)))
+
+    def steps(
+        self, factored: Int64[np.ndarray, " factored"], config: FactorConfig
+    ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        """A row per place in a history: the faded items before it, and those that follow; short ones weigh more."""
+        column, offsets = self._columns(factored)
+        users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        S, T = prefixes(column, users, len(factored), past=config.past, fade=config.fade, window=config.window)
+        size = np.arange(S.shape[0]) - offsets[users]  # of prefixes; 0: none
         root = ((np.maximum(size, 1) / config.past) ** (-config.early / 2)).astype(np.float32)
-        S.data *= np.repeat(root, np.diff(S.indptr))
-        T.data *= np.repeat(root, np.diff(T.indptr))
-        past, ahead = (S.T @ S).tocsr(), (S.T @ T).tocsr()
-    return Statistics(counts, (X.T @ X).tocsr(), (H.T @ H).tocsr(), past, ahead)
+        for matrix in (S, T):
+            matrix.data *= np.repeat(root, np.diff(matrix.indptr))
+        return S, T
+
+    def _columns(
+        self, factored: Int64[np.ndarray, " factored"]
+    ) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " users_plus_one"]]:
+        """Places among the factored items, and where each user's start and end, without items that are not among them."""
+        column = np.full(len(self.counts), -1, np.int64)
+        column[factored] = np.arange(len(factored))
+        places = column[self.items]
+        before = np.concatenate([[0], (places >= 0).cumsum()])
+        return places[places >= 0], before[self.offsets]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Statistics and the items that they count, kept with a model: what happens tomorrow is an addition.
+    """Statistics and the items that they count, kept with a model.
 
     Args:
         items: ids of the catalogue at the time of the fit, by row of the statistics.

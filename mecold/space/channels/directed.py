@@ -3,21 +3,23 @@
 Source: Choi et al. 2021 (SLIST, arXiv:2103.15991).
 """
 
+from mecold.math.sparse import Sparse
 from mecold.space.channel import Traits
-from mecold.space.low_rank import balanced, dense, inverse, low_rank, spread
+from mecold.space.low_rank import RidgeInverse, balanced, low_rank, spread
 from mecold.space.making import Maker, Material, Sides
 
 
 def _sides(material: Material) -> Sides | None:
-    stats, config = material.stats, material.config
-    if not config.directed_rank or stats.past is None or stats.ahead is None:
+    config, device = material.config, material.counts.device
+    if not config.directed_rank:
         return None
-    P = inverse(dense(stats.past, material.counts.device), config.l2)
-    ahead = dense(stats.ahead, material.counts.device)
-    diagonal = (P * ahead.T).sum(1)[:, None]
+    past, ahead = (Sparse.of(part, device) for part in material.stats.steps(material.factored, config))
+    P = RidgeInverse.of(past, config.l2, config.gram_rank, material.draws)
+    # nothing is ahead of itself, so that the diagonal of P past' ahead comes of the low part alone
+    diagonal = -(P.low * (ahead.T @ (past @ P.low))).sum(1)[:, None]
     found = low_rank(
-        lambda Q: P @ (ahead @ Q) - diagonal * Q, lambda Q: ahead.T @ (P @ Q) - diagonal * Q, len(P),
-        config.directed_rank, material.draws, P.device,
+        lambda Q: P @ (past.T @ (ahead @ Q)) - diagonal * Q, lambda Q: ahead.T @ (past @ (P @ Q)) - diagonal * Q,
+        past.width, config.directed_rank, material.draws, device,
     )  # fmt: skip
     return Sides(*spread(balanced(found), material.factored, len(material.counts)))
 
