@@ -17,6 +17,10 @@ from mecold.space.space import ItemSpace
 from mecold.types import ItemId
 
 
+NO_LOG = "No log of this shop has been read"
+"""How the note of a model begins that knows texts alone, and what was learned elsewhere."""
+
+
 @dataclass(frozen=True)
 class Ratings:
     """How ratings come about: a head, and which of its items is whose.
@@ -70,6 +74,11 @@ class Model:
         """Warnings and decisions of the fit, in words."""
         lines = self.log.splitlines()
         return list(json.loads(lines[-1])["notes"]) if lines else []
+
+    @property
+    def day_one(self) -> bool:
+        """True where no log of the shop has been read."""
+        return any(note.startswith(NO_LOG) for note in self.notes)
 
     @cached_property
     def repeats(self) -> bool:
