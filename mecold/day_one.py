@@ -8,6 +8,7 @@ number and by age, are the numbers of a head that was fitted on another log.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,11 +29,41 @@ from mecold.space.shelf import Shelf
 from mecold.space.space import ItemSpace
 from mecold.store import load_model
 
-_TEXT = (0.5, 1.06, 0.99, 1.03, 0.81, 0.65, 0.72, 0.26)
-_LISTS = (1.5, 2.53, 2.46, 2.54, 2.59, 2.44, 2.04, 1.76)
-_FADE = (0.74, 0.06, -0.64, -0.92, -1.52, -2.11, -3.08, -2.97)
-"""Log scales of texts and lists by shots, log weights of lists by age, at `KNOTS`: means over the fits of amazon_office_2014,
-online_retail_2011, xwines_slim and movielens_1m_positive."""
+
+class Averaged(NamedTuple):
+    """Numbers of heads of several shops, in the mean, at `KNOTS`.
+
+    Args:
+        text: log scale of texts by shots.
+        lists: log scale of lists by shots.
+        fade: log weight of lists by age.
+    """
+
+    text: Sequence[float]
+    lists: Sequence[float]
+    fade: Sequence[float]
+
+    @classmethod
+    def of(cls, heads: Sequence[PreferenceHead]) -> "Averaged":
+        """The mean over some heads."""
+        scales = [head.prior.scale + head.gains.gain.clamp(min=LEAST).log() for head in heads]
+
+        def mean(tables: Sequence[Tensor], name: str) -> list[float]:
+            columns = [table[:, head.column[name]] for table, head in zip(tables, heads, strict=True)]
+            return [round(value, 2) for value in torch.stack(columns).mean(0).tolist()]
+
+        fades = [head.prior.fade for head in heads]
+        return cls(mean(scales, TEXT.name), mean(scales, LISTS), mean(fades, LISTS))
+
+
+LEAST = 1e-3  # of a gain, so that it has a logarithm
+
+BUILT_IN = Averaged(
+    text=(0.5, 1.06, 0.99, 1.03, 0.81, 0.65, 0.72, 0.26),
+    lists=(1.5, 2.53, 2.46, 2.54, 2.59, 2.44, 2.04, 1.76),
+    fade=(0.74, 0.06, -0.64, -0.92, -1.52, -2.11, -3.08, -2.97),
+)
+"""Of amazon_office_2014, online_retail_2011, xwines_slim and movielens_1m_positive (`bench/day_one.py` prints them)."""
 
 
 def prior_of(source: object) -> Model | None:
@@ -59,17 +90,19 @@ def opened(
     encoder: str,
     index: str,
     notes: Sequence[str],
+    averaged: Averaged = BUILT_IN,
 ) -> tuple[Model, Shelf]:
     """Model and shelf of a shop without a log.
 
     Args:
         catalog: the items.
         vectors: of their texts, on the device where the model is to be.
-        prior: model of another shop; None takes numbers that were averaged over several (see docs/day_one.md).
+        prior: model of another shop; None takes averaged numbers.
         config: settings.
         encoder: fingerprint of what made the vectors.
         index: how items are searched.
         notes: on the texts.
+        averaged: what is taken without a prior.
     """
     nobody = vectors.new_zeros(len(vectors))
     basis = Basis.fit(vectors, nobody + 1, config.text_rank)
@@ -82,7 +115,7 @@ def opened(
     lists = lists_of_texts(text, config.factors.neighbours)
     space = ItemSpace(channels, lists, nobody, torch.ones_like(nobody, dtype=torch.bool))
     start = PreferenceHead.start({name: one.traits for name, one in channels.items()}, config.head, vectors.device)
-    head = _averaged(start) if prior is None else _learned(start, prior.head.to(vectors.device))
+    head = _averaged(start, averaged) if prior is None else _learned(start, prior.head.to(vectors.device))
     record = FitReport(notes=[_told(prior, encoder), *catalog.notes, *notes]).to_jsonl()
     return Model(basis, head, encoder, axes_of(space), record), Shelf.of(catalog, space, index)
 
@@ -96,12 +129,12 @@ def _learned(head: PreferenceHead, prior: PreferenceHead) -> PreferenceHead:
     return replace(head, prior=replace(head.prior, **taken, events=events), gains=gains)
 
 
-def _averaged(head: PreferenceHead) -> PreferenceHead:
-    """The head with the built-in numbers."""
+def _averaged(head: PreferenceHead, numbers: Averaged) -> PreferenceHead:
+    """The head with averaged numbers."""
     scale, fade = head.prior.scale.clone(), head.prior.fade.clone()
-    for name, own in ((TEXT.name, _TEXT), (LISTS, _LISTS)):
+    for name, own in ((TEXT.name, numbers.text), (LISTS, numbers.lists)):
         scale[:, head.column[name]] = scale.new_tensor(own)
-    fade[:, head.column[LISTS]] = fade.new_tensor(_FADE)
+    fade[:, head.column[LISTS]] = fade.new_tensor(numbers.fade)
     return replace(head, prior=replace(head.prior, scale=scale, fade=fade))
 
 

@@ -12,7 +12,6 @@ from mecold.sealed import bytes_of, folder_of
 from mecold.stock import Stock
 from mecold.store import load_model, save_model
 
-
 K = TypeVar("K", bound="Keeping")
 
 
@@ -27,7 +26,12 @@ class Keeping(Stock):
 
     @classmethod
     def load(
-        cls: type[K], folder: str | Path, *, encoder: Encoder | None = None, device: str = "auto", progress: bool = False
+        cls: type[K],
+        folder: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        device: str = "auto",
+        progress: bool = False,
     ) -> K:
         """Read a model that `save` wrote.
 

@@ -16,7 +16,6 @@ from mecold.space.basis import Basis
 from mecold.space.space import ItemSpace
 from mecold.types import ItemId
 
-
 NO_LOG = "No log of this shop has been read"
 """How the note of a model begins that knows texts alone, and what was learned elsewhere."""
 
