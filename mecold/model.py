@@ -32,6 +32,11 @@ class Ratings:
     head: RatingHead
     rows: Mapping[ItemId, int]
 
+    @classmethod
+    def of(cls, head: RatingHead | None, items: Iterable[ItemId]) -> "Ratings | None":
+        """A head whose items are these, in order; None without a head."""
+        return None if head is None else cls(head, {item: row for row, item in enumerate(items)})
+
     @property
     def scale(self) -> tuple[float, float]:
         """Lowest and highest rating of the log."""

@@ -111,6 +111,7 @@ class Recommender(Keeping):
         interaction_columns: Columns | None = None,
         item_columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
+        ratings: bool = True,
         trackers: Sequence[Tracker] = (),
     ) -> FitReport:
         """Meta-learn from a log; replaces what was learned before only when it has succeeded.
@@ -127,6 +128,7 @@ class Recommender(Keeping):
             interaction_columns: canonical name -> the caller's name, for the log.
             item_columns: canonical name -> the caller's name, for the items.
             on_unknown: what to do with interactions of items that are not in `items`.
+            ratings: learn what `predict_rating` needs, where the log has ratings; False spares the time. What ranks is the same.
             trackers: hear of every epoch (`mecold.tracking`).
 
         Returns:
@@ -155,10 +157,9 @@ class Recommender(Keeping):
         )  # fmt: skip
         every = torch.arange(len(found.space), device=self._device)
         # a generator of its own: what ranks is the same with ratings and without
-        rating = learn_ratings(log, found.space.text_of(every), self._rng.spawn(1)[0], recorder, taught)
-        rated = (
-            None if rating is None else Ratings(rating, {item: row for row, item in enumerate(catalog.ids.to_list())})
-        )
+        own = self._rng.spawn(1)[0]
+        rating = learn_ratings(log, found.space.text_of(every), own, recorder, taught, wanted=ratings)
+        rated = Ratings.of(rating, catalog.ids.to_list())
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known, rated)
         shelf = Shelf.of(catalog, found.space, self._kind)

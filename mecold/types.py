@@ -20,21 +20,21 @@ class Interaction(NamedTuple):
 
     Args:
         item: the item's id; left out where there is a text.
-        label: 1.0 liked, -1.0 disliked, anything between is graded; 0.0 is "saw it, no opinion",
-            which still is one of the newest 20 rows, the only ones that steer. What labels below 1 say is learned from logs
+        label: 1.0 liked, -1.0 disliked, anything between is graded; None is liked, unless the rating says
+            otherwise; 0.0 is "saw it, no opinion", which still is one of the newest 20 rows, the only ones that steer. What labels below 1 say is learned from logs
             with ratings; without, they hide the item and say nothing of others.
         time: any number that grows with time (unix seconds, a position); None keeps the order of the list. On the clock
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
         event: what kind of event it was, such as "purchase", where the model was fitted with kinds; None is the strongest.
         rating: on the scale of the log of the fit; what `predict_rating` reads. Where the model was fitted with `liked_from`, a
-            lower one is a dislike, as in a frame, unless `label` is given too, as something else than 1. None: there is none.
+            lower one is a dislike, as in a frame, unless `label` is given too. None: there is none.
         text: describes a thing that is not in the catalogue, in place of an id; it is read as a new item with this text would
             be. It takes the encoder of the fit.
     """
 
     item: ItemId = ""
-    label: float = 1.0
+    label: float | None = None
     time: float | datetime | None = None
     weight: float = 1.0
     event: str | None = None

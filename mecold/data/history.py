@@ -71,15 +71,12 @@ def read_history(
     known = [row for row in first.values() if row.item not in aside]
     rows, texts = _rows(known, catalog, len(items))
     numbers = np.array(
-        [
-            (row.label, row.weight, row.time if timed else np.nan, np.nan if row.rating is None else row.rating)
-            for row in known
-        ],
-        np.float64,
+        [(row.label, row.weight, row.time if timed else None, row.rating) for row in known],
+        np.float64,  # NaN where there is none
     )
     labels, weights, times, ratings = numbers.reshape(-1, 4).T
-    if liked_from is not None:
-        labels = np.where((labels == 1) & (ratings < liked_from), -1.0, labels)
+    below = False if liked_from is None else ratings < liked_from
+    labels = np.where(np.isnan(labels), np.where(below, -1.0, 1.0), labels)
     kinds = None if events is None else np.array([events.place(row.event) for row in known], np.int64)
     repeats = since = None
     if len(first) < len(given) or (events is not None and events.goals):
@@ -156,8 +153,9 @@ def _checked(one: Any, place: int) -> Interaction:
         row = row._replace(time=_seconds(row.time))
     if row.rating is not None and not _is_float32(row.rating):
         raise InvalidDataError(f"{row} must have a finite rating, or None where there is none.")
-    numbers = (row.label, row.weight, row.time or 0.0)
-    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(row.label) <= 1):
+    label = 1.0 if row.label is None else row.label
+    numbers = (label, row.weight, row.time or 0.0)
+    if not (all(map(_is_float32, numbers)) and np.float32(row.weight) > 0 and abs(label) <= 1):
         raise InvalidDataError(
             f"{row} must have a finite label from -1 (disliked) to 1 (liked), a finite time if any, and a positive, finite "
             "weight. Ratings go into Interaction(item, rating=...)."
