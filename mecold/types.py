@@ -21,8 +21,8 @@ class Interaction(NamedTuple):
     Args:
         item: the item's id; left out where there is a text.
         label: 1.0 liked, -1.0 disliked, anything between is graded; None is liked, unless the rating says
-            otherwise; 0.0 is "saw it, no opinion", which still is one of the newest 20 rows, the only ones that steer. What labels below 1 say is learned from logs
-            with ratings; without, they hide the item and say nothing of others.
+            otherwise; 0.0 is "saw it, no opinion", which still is one of the newest 20 rows, the only ones that steer.
+            What labels below 1 say is learned from logs with ratings; without, they hide the item and say nothing of others.
         time: any number that grows with time (unix seconds, a position); None keeps the order of the list. On the clock
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
