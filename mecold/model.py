@@ -16,6 +16,9 @@ from mecold.space.basis import Basis
 from mecold.space.space import ItemSpace
 from mecold.types import ItemId
 
+NO_LOG = "No log of this shop has been read"
+"""How the note of a model begins that knows texts alone, and what was learned elsewhere."""
+
 
 @dataclass(frozen=True)
 class Ratings:
@@ -28,6 +31,11 @@ class Ratings:
 
     head: RatingHead
     rows: Mapping[ItemId, int]
+
+    @classmethod
+    def of(cls, head: RatingHead | None, items: Iterable[ItemId]) -> "Ratings | None":
+        """A head whose items are these, in order; None without a head."""
+        return None if head is None else cls(head, {item: row for row, item in enumerate(items)})
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -70,6 +78,11 @@ class Model:
         """Warnings and decisions of the fit, in words."""
         lines = self.log.splitlines()
         return list(json.loads(lines[-1])["notes"]) if lines else []
+
+    @property
+    def day_one(self) -> bool:
+        """True where no log of the shop has been read."""
+        return any(note.startswith(NO_LOG) for note in self.notes)
 
     @cached_property
     def repeats(self) -> bool:

@@ -5,7 +5,7 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +13,35 @@ import numpy as np
 import polars as pl
 import torch
 
-from mecold.data.attributes import Attributes, Encode, of_these, one_user, read_attributes
-from mecold.data.catalog import Catalog
+from mecold.answers import Asker, about, alike, explained, listed
+from mecold.data.attributes import Encode, of_these, one_user, read_attributes
+from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike
-from mecold.data.histories import Histories
-from mecold.data.history import read_history
+from mecold.data.history import plain_text, read_history
 from mecold.data.interactions import Interactions, OnUnknown
+from mecold.data.known import known_in
+from mecold.day_one import opened, prior_of
 from mecold.encode.encoder import Encoder
 from mecold.encode.taught import taught_by
-from mecold.errors import InvalidDataError
+from mecold.keeping import Keeping
+from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.meta.ratings import learn_ratings
 from mecold.model import Model, Ratings, axes_of
 from mecold.rating import foretold
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
-from mecold.sealed import bytes_of, folder_of
-from mecold.serving import adapt, check_state, chunks, finder, ranked_frame, states_of, with_seen
+from mecold.serving import check_state, chunks, finder, ranked_frame, states_of, with_seen
 from mecold.space.channels.host import ItemFactors
 from mecold.space.far import tell_far
-from mecold.space.index import Ranked
 from mecold.space.shelf import Shelf
-from mecold.space.space import UserVectors
 from mecold.space.statistics import Kept
-from mecold.stock import Stock
-from mecold.store import load_model, save_model
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
-from mecold.values import flag, path, whole
+from mecold.values import flag, whole
 
 
-class Recommender(Stock):
+class Recommender(Keeping):
     """Few-shot recommendations for users and items that the model has never seen.
 
     Args:
@@ -58,6 +56,52 @@ class Recommender(Stock):
 
     # ---- learning
 
+    @classmethod
+    def from_items(
+        cls,
+        items: FrameLike,
+        *,
+        prior: "Recommender | str | Path | None" = None,
+        encoder: Encoder | None = None,
+        config: MetaConfig | None = None,
+        template: TextTemplate | None = None,
+        item_columns: Columns | None = None,
+        index: str = "auto",
+        device: str = "auto",
+        rng: int | np.random.Generator | None = None,
+        progress: bool = False,
+    ) -> "Recommender":
+        """A recommender for a shop that has items and no log yet; `fit_meta` makes a usual one of it. See docs/day_one.md.
+
+        Items are known by their texts alone; a user of whom nothing is known gets the order of the catalogue.
+
+        Args:
+            items: frame or path as in `fit_meta`.
+            prior: a model of another shop, or its folder: what a user's items say, by their number, comes from there. None
+                takes numbers that were averaged over several shops.
+            encoder: as for the class, and so is the rest.
+            config: settings of the fit to come.
+            template: which item columns make the text.
+            item_columns: canonical name -> the caller's name.
+            index: how the items are searched.
+            device: where training and scoring run.
+            rng: seed or generator of everything random in the fit to come.
+            progress: show progress bars.
+
+        Raises:
+            InvalidDataError: on items that cannot be used.
+            ModelFileError: if the prior's folder holds no whole model.
+            EncoderError: if the encoder cannot be found or has no vector for a text.
+        """
+        made = cls(encoder, config=config, template=template, index=index, device=device, rng=rng, progress=progress)
+        learned = prior._ready()[0] if isinstance(prior, Recommender) else prior_of(prior)
+        catalog = Catalog.read(items, template=made.template, columns=item_columns)
+        vectors, notes = made._told(catalog)
+        encoder_now = made._known_encoder().fingerprint
+        made._state = opened(catalog, vectors, learned, made.config, encoder_now, index, notes)
+        made.template = replace(made.template, fields=catalog.fields)
+        return made
+
     def fit_meta(
         self,
         interactions: FrameLike,
@@ -69,6 +113,7 @@ class Recommender(Stock):
         interaction_columns: Columns | None = None,
         item_columns: Columns | None = None,
         on_unknown: OnUnknown = "raise",
+        ratings: bool = True,
         trackers: Sequence[Tracker] = (),
     ) -> FitReport:
         """Meta-learn from a log; replaces what was learned before only when it has succeeded.
@@ -85,6 +130,7 @@ class Recommender(Stock):
             interaction_columns: canonical name -> the caller's name, for the log.
             item_columns: canonical name -> the caller's name, for the items.
             on_unknown: what to do with interactions of items that are not in `items`.
+            ratings: learn what `predict_rating` needs, where the log has ratings; False spares the time. What ranks is the same.
             trackers: hear of every epoch (`mecold.tracking`).
 
         Returns:
@@ -103,9 +149,9 @@ class Recommender(Stock):
         log = Interactions.read(
             interactions, catalog, columns=interaction_columns, on_unknown=on_unknown, events=rule, context=context
         )  # fmt: skip
-        vectors = self._encode(catalog)
-        recorder = Recorder(trackers=trackers, progress=self.progress)
-        log, known = self._known_in(log, attributes)
+        vectors, notes = self._told(catalog)
+        recorder = Recorder(FitReport(notes=notes), trackers, self.progress)
+        log, known = known_in(log, attributes, self._vectors)
         taught = taught_by(self._known_encoder(), catalog.texts)
         found = fit(
             log, catalog, vectors, self.config, factors=factors, groups=known.sizes,
@@ -113,10 +159,9 @@ class Recommender(Stock):
         )  # fmt: skip
         every = torch.arange(len(found.space), device=self._device)
         # a generator of its own: what ranks is the same with ratings and without
-        rating = learn_ratings(log, found.space.text_of(every), self._rng.spawn(1)[0], recorder, taught)
-        rated = (
-            None if rating is None else Ratings(rating, {item: row for row, item in enumerate(catalog.ids.to_list())})
-        )
+        own = self._rng.spawn(1)[0]
+        rating = learn_ratings(log, found.space.text_of(every), own, recorder, taught, wanted=ratings)
+        rated = Ratings.of(rating, catalog.ids.to_list())
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known, rated)
         shelf = Shelf.of(catalog, found.space, self._kind)
@@ -140,17 +185,19 @@ class Recommender(Stock):
 
         Args:
             history: item ids or `Interaction`s, oldest first; with times on all of them, in any order. Of repeated
-                items the first counts; with kinds of events the last, as the strongest of them.
+                items the first counts; with kinds of events the last, as the strongest of them. A thing that is not in the
+                catalogue can be described, `Interaction(text="...")`: it is read as a new item would be, and not added.
             attributes: what else is known of the user, by name as in the fit; what is left out, or None, is not known.
             on_unknown: `"drop"` leaves out items that are not in the catalogue; they still count as seen.
 
         Raises:
             UnknownItemError: naming the unknown items.
             InvalidDataError: on labels or weights that are not finite numbers, or times on some rows only.
+            EncoderError: if there are texts, and the encoder is not the model's.
         """
         model, shelf = self._ready()
-        support, unknown = self._read(model, shelf, history, attributes, on_unknown)
-        return next(states_of(model, shelf, support, [unknown]))
+        asker = self._read(model, shelf, history, attributes, on_unknown)
+        return next(states_of(model, shelf, asker.support, [asker.unknown], asker.vectors))
 
     def adapt_users(
         self,
@@ -234,7 +281,7 @@ class Recommender(Stock):
         find = finder(shelf, vectors, shelf.there([*out, *user.seen]), only)
         if flag(include_seen, "include_seen"):
             find = with_seen(find, shelf, vectors, user, out, only)
-        return _listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
+        return listed(shelf, find(None, k) if rerank is None else rerank.best(shelf.space, k, find))
 
     def recommend_batch(
         self,
@@ -341,9 +388,10 @@ class Recommender(Stock):
 
     def similar_items(
         self,
-        items: ItemId | Iterable[ItemId],
+        items: ItemId | Iterable[ItemId] = (),
         k: int = 10,
         *,
+        text: str | None = None,
         exclude: Iterable[ItemId] = (),
         among: Iterable[ItemId] | None = None,
     ) -> list[Recommendation]:
@@ -354,28 +402,25 @@ class Recommender(Stock):
         Args:
             items: an item, or many of them.
             k: how many.
+            text: describes a thing that is not in the catalogue, alone or beside items; read as a new item would be, and not
+                added. It takes the encoder of the fit.
             exclude: items to leave out; unknown ones are no error, they are out already.
             among: only these.
 
         Raises:
             UnknownItemError: if one of the items, or of `among`, is not in the catalogue.
-            InvalidDataError: if there is no item, or k is no positive integer.
+            InvalidDataError: if there is neither an item nor a text, or k is no positive integer.
+            EncoderError: if there is a text, and the encoder is not the model's.
         """
         model, shelf = self._ready()
         k = whole(k, "k")
         some = shelf.catalog.checked([items] if isinstance(items, str | int | np.integer) else items, "items")
         rows = np.unique(shelf.catalog.rows(some, "the items"))
-        if not len(rows):
-            raise InvalidDataError("There is no item to find similar ones of; name at least one.")
-        users = adapt(model, shelf, Histories.padded(rows, np.ones(len(rows), np.int64)))
-        vector = users.vector.sum(0, keepdim=True)
-        for name, channel in shelf.space.channels.items():
-            if channel.traits.reads == "nothing":  # what everybody wants
-                vector[:, shelf.space.spans[name]] = 0.0
-        both = UserVectors(vector, users.rows.reshape(1, -1), users.trust.reshape(1, -1))
+        texts = () if text is None else (plain_text(text, "similar_items"),)
+        both = alike(model, shelf, rows, self._guests(model, shelf, texts))
         hidden = np.union1d(rows, shelf.there(leaving(exclude, shelf.catalog)))
         find = finder(shelf, both, hidden, None if among is None else shelf.catalog.checked(among, "among"))
-        return _listed(shelf, find(None, k))
+        return listed(shelf, find(None, k))
 
     def explain(
         self,
@@ -397,110 +442,15 @@ class Recommender(Stock):
             on_unknown: what to do with unknown items in the history.
         """
         model, shelf = self._ready()
-        support, _ = self._read(model, shelf, history, attributes, on_unknown)
+        asker = self._read(model, shelf, history, attributes, on_unknown)
         row = int(shelf.catalog.rows(shelf.catalog.checked([item], "item"), "the items")[0])
-        size, labels = int(support.shots), support.labels[0]
-        # nothing liked; one item at a time; everything
-        variants = torch.cat([torch.zeros_like(labels)[None], torch.diag(labels)[:size], labels[None]])
-        many = replace(support.take(torch.zeros(len(variants), dtype=torch.long)), labels=variants)
-        wanted = torch.tensor([row], device=self._device)
-        scores = shelf.space.scores_among(wanted, adapt(model, shelf, many))[:, 0].cpu().numpy()
-        parts = zip(shelf.ids(support.rows[0, :size].numpy()), (scores[1:-1] - scores[0]).tolist(), strict=True)
-        ordered = sorted(parts, key=lambda part: -part[1])
-        return Explanation(item, float(scores[-1]), float(scores[0]), tuple(ordered))
-
-    # ---- keeping
-
-    def save(self, folder: str | Path) -> None:
-        """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
-        model, shelf = self._ready()
-        settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        save_model(path(folder, "folder"), model, shelf.packed(), self._statistics, settings)
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, *, encoder: Encoder | None = None, device: str = "auto", progress: bool = False
-    ) -> "Recommender":
-        """Read a model that `save` wrote.
-
-        Args:
-            folder: the model's folder.
-            encoder: needed to add or update items, and for attributes that are texts; must be the one the model was fitted with.
-            device: where scoring runs.
-            progress: show progress bars.
-
-        Raises:
-            ModelFileError: if the folder is missing, damaged, changed or of a newer format.
-            EncoderError: if `encoder` is not the one the model was fitted with.
-        """
-        content = load_model(path(folder, "folder"))
-        made = cls(
-            encoder, config=content.config, template=content.template, index=content.kind, device=device,
-            progress=progress,
-        )  # fmt: skip
-        made._state = content.place(made._device)
-        made._statistics = content.statistics
-        if encoder is not None:
-            made._check_encoder(*made._ready())
-        return made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """`pickle`, `copy`, joblib and spawned processes hand it over by the files that `save` writes."""
-        own = {"template": self.template, "device": str(self._device), "progress": self.progress}
-        files = None if self._state is None else bytes_of(self.save)
-        return Recommender._revived, (
-            files,
-            self._encoder,
-            own | {"config": self.config, "index": self._kind},
-            self._rng,
-        )
-
-    @classmethod
-    def _revived(
-        cls,
-        files: Mapping[str, bytes] | None,
-        encoder: Encoder | None,
-        own: Mapping[str, Any],
-        rng: np.random.Generator,
-    ) -> "Recommender":
-        made = cls(encoder, **own, rng=rng)
-        if files is not None:
-            with folder_of(files) as folder:
-                content = load_model(folder)
-            made._state, made._statistics = content.place(made._device), content.statistics
-        return made
+        return explained(model, shelf, asker, row)
 
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of the fit."""
-        model, shelf = self._ready()
-        return {
-            "items": len(shelf.catalog),
-            "hidden_items": int(shelf.hidden.sum()),
-            "cold_items": int((shelf.space.new & ~shelf.dead).sum()),
-            "item_ids": shelf.catalog.kind,
-            "dim": shelf.space.dim,
-            "channels": {name: channel.width for name, channel in shelf.space.channels.items()},
-            "neighbours": shelf.space.lists.rows.shape[1],
-            "inner": model.head.config.inner,
-            "index": self._kind,
-            "encoder": model.encoder,
-            "events": list(model.events.names),
-            "attributes": {column.name: column.kind for column in model.attributes.columns},
-            "model": model.fingerprint,
-            "device": str(self._device),
-            "notes": model.notes,
-        }
+        return about(*self._ready()) | {"index": self._kind, "device": str(self._device)}
 
     # ---- inside
-
-    def _known_in(self, log: Interactions, attributes: FrameLike | None) -> tuple[Interactions, Attributes]:
-        """What a log and a frame say of users and moments, and the log with the groups of both."""
-        of_users = None if attributes is None else of_these(read_attributes(attributes, log.users.dtype), log.users)
-        known = Attributes.of([frame for frame in (of_users, log.context) if frame is not None], self._vectors)
-        groups, moments = (
-            None if frame is None else known.groups(frame, self._vectors) for frame in (of_users, log.context)
-        )
-        return replace(log, groups=groups, moments=moments), known
 
     def _vectors_of(self, model: Model, shelf: Shelf) -> Encode:
         """The encoder, once it is needed and only if it is the model's."""
@@ -514,14 +464,15 @@ class Recommender(Stock):
     def _read(
         self, model: Model, shelf: Shelf, history: Iterable[ItemId | Interaction], attributes: Mapping[str, Any] | None,
         on_unknown: OnUnknown,
-    ) -> tuple[Histories, tuple[ItemId, ...]]:  # fmt: skip
+    ) -> Asker:  # fmt: skip
         events = model.events if model.events.names else None
-        support, unknown = read_history(history, shelf.catalog, on_unknown, events, self.config.liked_from)
-        tell_far(shelf.space, support.times.numpy(), 4)
-        if attributes is None:
-            return support, unknown
-        groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))
-        return replace(support, groups=torch.from_numpy(groups)), unknown
+        told = read_history(history, shelf.catalog, on_unknown, events, self.config.liked_from)
+        tell_far(shelf.space, told.support.times.numpy(), 4)
+        support, texts = told.support, self._guests(model, shelf, told.texts)
+        if attributes is not None:
+            groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))
+            support = replace(support, groups=torch.from_numpy(groups))
+        return Asker(support, told.unknown, told.texts, texts)
 
     def _known(
         self, model: Model, shelf: Shelf, attributes: FrameLike | None, log: Interactions
@@ -531,9 +482,3 @@ class Recommender(Stock):
             return None
         frame = read_attributes(attributes, log.users.dtype if len(log) else None)
         return lambda users: model.attributes.groups(of_these(frame, users), self._vectors_of(model, shelf))
-
-
-def _listed(shelf: Shelf, found: Ranked) -> list[Recommendation]:
-    """The list of the one user of a search."""
-    rows, scores = found.of(0)
-    return [Recommendation(item, float(score)) for item, score in zip(shelf.ids(rows), scores, strict=True)]

@@ -20,6 +20,7 @@ from mecold.errors import InvalidDataError, few
 from mecold.model import Model, Ratings
 from mecold.rules import Allowed, Rules
 from mecold.space.back import Back
+from mecold.space.guests import with_guests
 from mecold.space.index import Hidden, Ranked
 from mecold.space.rerank import Find, Rerank
 from mecold.space.shelf import Shelf
@@ -55,16 +56,35 @@ def check_state(user: object, model: Model, dim: int) -> None:
 
 
 @torch.inference_mode()
-def adapt(model: Model, shelf: Shelf, support: Histories) -> UserVectors:
-    """Adapt users, one or many: every door goes through here."""
-    device = shelf.space.device
-    return model.head.adapt(
-        shelf.space, support if support.mask.device == device else support.to(device), model.coefficients
-    )  # fmt: skip
+def adapt(
+    model: Model, shelf: Shelf, support: Histories, texts: Float[torch.Tensor, "guests rank"] | None = None
+) -> UserVectors:
+    """Adapt users, one or many: every door goes through here.
+
+    Args:
+        model: adapts them.
+        shelf: the items.
+        support: their histories.
+        texts: half-whitened texts of things that are not on the shelf, which rows from the size of the catalogue on name.
+            They are on no neighbour list, so nothing of them is left in the vectors' rows.
+    """
+    space = shelf.space
+    support = support if support.mask.device == space.device else support.to(space.device)
+    if texts is None:
+        return model.head.adapt(space, support, model.coefficients)
+    some = with_guests(space, shelf.touched, support.rows, texts, model.basis)
+    users = model.head.adapt(some.space, replace(support, rows=some.rows), model.coefficients)
+    rows = support.newest(users.rows.shape[1]).rows
+    items = rows < len(space)
+    return replace(users, rows=torch.where(items, rows, 0), trust=torch.where(items, users.trust, 0.0))
 
 
 def states_of(
-    model: Model, shelf: Shelf, support: Histories, unknown: Sequence[tuple[ItemId, ...]]
+    model: Model,
+    shelf: Shelf,
+    support: Histories,
+    unknown: Sequence[tuple[ItemId, ...]],
+    texts: Float[torch.Tensor, "guests rank"] | None = None,
 ) -> Iterator[UserState]:
     """States of users.
 
@@ -73,24 +93,27 @@ def states_of(
         shelf: the items.
         support: their histories.
         unknown: items of each user that are not in the catalogue; seen, but not read.
+        texts: as for `adapt`; read, but not seen.
     """
-    users = adapt(model, shelf, support)
+    users = adapt(model, shelf, support, texts)
     vectors, trusts, rows = users.vector.cpu().numpy(), users.trust.cpu().numpy(), support.rows.numpy()
     before = model.head.again(support).cpu().numpy() if model.repeats else None
     rated = None if support.ratings is None else support.ratings.numpy()
     if rated is not None and model.ratings is not None:
         check_ratings(model.ratings, rated, lambda user, place: shelf.ids(rows[user, [place]])[0])
     for user, shots in enumerate(support.mask.sum(1).tolist()):
-        seen = (*shelf.ids(rows[user, :shots]), *unknown[user])
+        items = rows[user, :shots] < len(shelf.space)  # texts are on no shelf
+        had = int(items.sum())
+        seen = (*shelf.ids(rows[user, :shots][items]), *unknown[user])
         read = min(shots, trusts.shape[1])  # of a long history only the newest items
-        trust = np.zeros(len(seen), np.float32)
-        trust[shots - read : shots] = trusts[user, :read]
-        again = np.zeros(len(seen), np.float32)
+        trust, again = np.zeros(shots, np.float32), np.zeros(len(seen), np.float32)
+        trust[shots - read :] = trusts[user, :read]
         if before is not None:
-            again[:shots] = before[user, :shots]
+            again[:had] = before[user, :shots][items]
         ratings = np.full(len(seen), np.nan, np.float32)
         if rated is not None:
-            ratings[:shots] = rated[user, :shots]
+            ratings[:had] = rated[user, :shots][items]
+        trust = np.concatenate([trust[items], np.zeros(len(unknown[user]), np.float32)])
         yield UserState(vectors[user], seen, trust, again, ratings, shots, model.fingerprint)
 
 

@@ -3,6 +3,7 @@
 A reader takes the shelf once per call; writers prepare a new one under a lock and swap it in.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.frames import Columns, FrameLike, read_frame
 from mecold.devices import device_of
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
-from mecold.encode.unread import warn_unread
-from mecold.errors import EncoderError, InvalidDataError, NotFittedError, few
+from mecold.encode.telling import told_texts
+from mecold.encode.unread import told_unread
+from mecold.errors import DataWarning, EncoderError, InvalidDataError, NotFittedError, few
 from mecold.forks import OwnLock
 from mecold.meta.config import MetaConfig
 from mecold.model import Model
@@ -200,14 +202,29 @@ class Stock:
             self._encoder = TextEncoder(device=str(self._device))
         return self._encoder
 
-    def _encode(self, items: Catalog, stacklevel: int = 3) -> Tensor:
+    def _encode(self, items: Catalog, stacklevel: int = 3) -> tuple[Tensor, list[str]]:
+        """Vectors of items, and what an encoder that cannot read them is told by, which is a warning too."""
         encoder = self._known_encoder()
-        warn_unread(encoder, items.ids, items.texts, stacklevel=stacklevel)
+        unread = told_unread(encoder, items.ids, items.texts)
+        for note in unread:
+            warnings.warn(note, DataWarning, stacklevel=stacklevel + 1)
         vectors = encode_or_zero(encoder, items.texts, progress=self.progress)
-        return torch.from_numpy(vectors).to(self._device)
+        return torch.from_numpy(vectors).to(self._device), unread
+
+    def _told(self, items: Catalog) -> tuple[Tensor, list[str]]:
+        """Vectors of a whole catalogue, and notes on what they tell."""
+        vectors, unread = self._encode(items, stacklevel=4)
+        return vectors, [*unread, *told_texts(items.ids, items.texts, vectors.cpu().numpy())]
 
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         return encode_or_zero(self._known_encoder(), texts)
+
+    def _guests(self, model: Model, shelf: Shelf, texts: Sequence[str]) -> Tensor | None:
+        """Half-whitened texts of things that are on no shelf; None where there are none, and no encoder is needed."""
+        if not texts:
+            return None
+        self._check_encoder(model, shelf)
+        return model.basis.text(torch.from_numpy(self._vectors(texts)).to(self._device))
 
     def _check_encoder(self, model: Model, shelf: Shelf) -> None:
         encoder = self._known_encoder()
@@ -244,8 +261,8 @@ class Stock:
     def _untouched(self, model: Model, shelf: Shelf, new: Catalog) -> ItemSpace:
         """Rows of items as if nobody had touched them."""
         with torch.no_grad():
-            text = model.basis.text(self._encode(new, stacklevel=5))
-            return newcomers(shelf.space, ~(shelf.space.new | shelf.dead), text, model.basis)
+            text = model.basis.text(self._encode(new, stacklevel=5)[0])
+            return newcomers(shelf.space, shelf.touched, text, model.basis)
 
     def _added(self, model: Model, shelf: Shelf, new: Catalog) -> Shelf:
         return shelf.changed([], new, self._untouched(model, shelf, new))

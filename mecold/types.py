@@ -19,24 +19,27 @@ class Interaction(NamedTuple):
     """One thing a user did, as a support row.
 
     Args:
-        item: the item's id.
-        label: 1.0 liked, -1.0 disliked, anything between is graded; 0.0 is "saw it, no opinion",
-            which still is one of the newest 20 rows, the only ones that steer. What labels below 1 say is learned from logs
-            with ratings; without, they hide the item and say nothing of others.
+        item: the item's id; left out where there is a text.
+        label: 1.0 liked, -1.0 disliked, anything between is graded; None is liked, unless the rating says
+            otherwise; 0.0 is "saw it, no opinion", which still is one of the newest 20 rows, the only ones that steer.
+            What labels below 1 say is learned from logs with ratings; without, they hide the item and say nothing of others.
         time: any number that grows with time (unix seconds, a position); None keeps the order of the list. On the clock
             of the training log's timestamps it also tells what was popular then.
         weight: how much this row counts against the others of the same user; positive. Only ratios matter.
         event: what kind of event it was, such as "purchase", where the model was fitted with kinds; None is the strongest.
         rating: on the scale of the log of the fit; what `predict_rating` reads. Where the model was fitted with `liked_from`, a
-            lower one is a dislike, as in a frame, unless `label` is given too, as something else than 1. None: there is none.
+            lower one is a dislike, as in a frame, unless `label` is given too. None: there is none.
+        text: describes a thing that is not in the catalogue, in place of an id; it is read as a new item with this text would
+            be. It takes the encoder of the fit.
     """
 
-    item: ItemId
-    label: float = 1.0
+    item: ItemId = ""
+    label: float | None = None
     time: float | datetime | None = None
     weight: float = 1.0
     event: str | None = None
     rating: float | None = None
+    text: str | None = None
 
 
 class Recommendation(NamedTuple):
@@ -94,7 +97,7 @@ class UserState:
         trust: how much the neighbours of each item of `seen` count, float32, read-only; 0 for an unknown item.
         again: what each item of `seen` scores for having come before, should it be let come back, float32, read-only.
         ratings: how each item of `seen` was rated, NaN where it was not, float32, read-only.
-        shots: size of the support.
+        shots: size of the support, texts among it, of which nothing but what they add to the query is kept.
         model: fingerprint of the model that made the query; another model refuses the state.
     """
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "mecold"
 
 FOLDERS = ["errors types values version devices plugins shop report tracking math swap forks threads lazy", "data sealed",
            "encode space", "heads tuning", "meta", "model", "rules", "store serving stock rating",
-           "evaluation recommender choice tasks", "cli"]  # fmt: skip
+           "answers keeping day_one", "evaluation recommender choice tasks", "cli"]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 

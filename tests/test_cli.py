@@ -152,6 +152,18 @@ def test_similar_items_of_a_basket_within_limits(world, fitted):
     assert set(found) <= {f"p{n}" for n in range(40)} - {"p1", "p2"}
 
 
+def test_what_is_like_a_text(world):
+    model = f"{world}/model"
+    found = json.loads(run(app, ["similar", model, "--text", "leather travel mug", "-k", "3", "--json"]).stdout)
+    expected = Recommender.load(model).similar_items(text="leather travel mug", k=3)
+    assert [one["item"] for one in found] == [one.item for one in expected]
+    both = json.loads(run(app, ["similar", model, "p1", "--text", "leather travel mug", "-k", "3", "--json"]).stdout)
+    assert len(both) == 3
+    done = run(app, ["similar", model], env={"COLUMNS": "300"})
+    assert done.exit_code == 1
+    assert "name at least one" in done.stderr
+
+
 def test_attributes_and_what_was_seen_on_the_command_line(world):
     one = ["recommend", f"{world}/model", "--items", "p1", "-k", "300", "--json"]
     assert len(json.loads(run(app, one).stdout)) == 299

@@ -431,7 +431,7 @@ def test_a_filter_that_matches_nothing_is_told():
 )  # fmt: skip
 def test_a_datetime_is_the_same_time_in_a_list_and_in_a_frame(time):
     catalog = Catalog.read(ITEMS)
-    found, _ = read_history([Interaction("a")._replace(time=time)], catalog, "raise")
+    found, *_ = read_history([Interaction("a")._replace(time=time)], catalog, "raise")
     assert found.times.tolist() == [[1704067200.0]]
     assert read_log([("u", "a", datetime(2024, 1, 1))], catalog=catalog).times.tolist() == [1704067200.0]
 
@@ -440,7 +440,7 @@ def test_a_datetime_is_the_same_time_in_a_list_and_in_a_frame(time):
     "row",
     [
         {"item_id": "a", "rating": 5}, ["a", "b"], ("a", 1.0), None, 1.5, True, "", 7, Interaction("a")._replace(time="2024"),
-        Interaction("a")._replace(time=pd.NaT), Interaction("a")._replace(label="like"), Interaction("a")._replace(label=None),
+        Interaction("a")._replace(time=pd.NaT), Interaction("a")._replace(label="like"),
         Interaction("a")._replace(weight=None), Interaction("a")._replace(item=["a"]),
     ],
 )  # fmt: skip

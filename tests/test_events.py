@@ -66,7 +66,7 @@ def test_a_repeat_is_the_strongest_and_the_latest_in_a_frame_and_in_a_list():
     assert log.goal.tolist() == [False, True, False, False]
     assert log.notes[-1] == "Events, the strongest first: 'buy', 'view'. Predicted: 'buy'."
     rows = [Interaction(item, time=float(time), event=event) for user, item, time, event in ROWS if user == "u"]
-    found, _ = read_history(rows, ITEMS, "raise", log.events)
+    found, *_ = read_history(rows, ITEMS, "raise", log.events)
     whole = log.histories(np.ones(4, np.float32))
     for name in ("rows", "kinds", "repeats", "since"):
         assert torch.equal(getattr(found, name), getattr(whole, name)[:1]), name
@@ -78,7 +78,7 @@ def test_kinds_that_a_model_does_not_know_are_refused_and_no_kind_is_the_stronge
         Interactions.read(frame_of([("u", "a", 1, "play")]), ITEMS, events=known)
     with pytest.raises(InvalidDataError, match="knows no events 'play'"):
         read_history([Interaction("a", event="play")], ITEMS, "raise", known)
-    found, _ = read_history([Interaction("a", event="view"), "b"], ITEMS, "raise", known)
+    found, *_ = read_history([Interaction("a", event="view"), "b"], ITEMS, "raise", known)
     assert found.kinds.tolist() == [[1, 0]]
     with pytest.raises(InvalidDataError, match="event of the interactions are missing"):
         Interactions.read(frame_of([("u", "a", 1, "buy"), ("u", "b", 2, None)]), ITEMS)

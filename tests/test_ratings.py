@@ -253,6 +253,21 @@ def test_a_low_rating_is_a_dislike_where_the_fit_says_so(world, encoder):
         made.adapt_user([Interaction("i3", label=0.5, rating=1.0)]).query,
         made.adapt_user([Interaction("i3", label=0.5)]).query,
     )
+    liked = made.adapt_user([Interaction("i3", label=1.0, rating=1.0)])  # said, and not taken for a default
+    assert np.array_equal(liked.query, made.adapt_user(["i3"]).query)
+    assert not np.array_equal(liked.query, low.query)
+
+
+def test_a_fit_can_leave_ratings_out(world, encoder):
+    log = world.frame(range(100))
+    with_, without = (Recommender(encoder, config=SMALL, rng=0) for _ in range(2))
+    with_.fit_meta(log, world.items)
+    report = without.fit_meta(log, world.items, ratings=False)
+    assert any("(ratings=False)" in note for note in report.notes)
+    with pytest.raises(InvalidDataError, match=r"told to leave them out \(ratings=False\)"):
+        without.predict_rating(without.adapt_user([]), ["i3"])
+    both = [one.recommend(one.adapt_user(["i3", "i4"]), k=5) for one in (with_, without)]
+    assert both[0] == both[1]
 
 
 def test_users_without_ratings_are_strangers(rater, world):

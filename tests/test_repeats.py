@@ -28,7 +28,7 @@ def test_repeats_are_counted_alike_in_a_list_in_a_frame_and_by_hand(rows):
     )
     log = Interactions.read(frame, ITEMS)
     whole = log.histories(np.ones(len(log.items), np.float32))
-    one, _ = read_history([IDS[r] for r in rows], ITEMS, "raise")
+    one, *_ = read_history([IDS[r] for r in rows], ITEMS, "raise")
     learned = histories_of([np.array(rows)])
     for found in (whole, one, learned):
         assert found.rows.tolist() == [distinct]

@@ -135,20 +135,26 @@ def recommend(
 @options(_Filters)
 def similar(
     model: ModelFolder,
-    items: Annotated[list[str], typer.Argument(help="Item ids: one, or many such as a basket.")],
     filters: _Filters,
+    items: Annotated[list[str] | None, typer.Argument(help="Item ids: one, or many such as a basket.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Describes a thing that is not in the catalogue; needs the encoder of the fit.")
+    ] = None,
     k: HowMany = 10,
     json_: AsJson = False,
 ) -> None:
-    """Items that go with an item, or with all of several.
+    """Items that go with an item, with all of several, or with a text.
 
-    Example: mecold similar model/ A1 B7 --among in_stock.csv
+    Examples:
+    mecold similar model/ A1 B7 --among in_stock.csv
+
+    mecold similar model/ --text "leather travel mug"
     """
     recommender = Recommender.load(model)
     tables = filters.read(recommender, {})
     out_of, only = _for_one(tables["--exclude"], "--exclude"), _for_one(tables["--among"], "--among")
-    wanted = ids_of(items, recommender)
-    show_list(recommender, recommender.similar_items(wanted, k, exclude=out_of or (), among=only), json_)
+    wanted = ids_of(items or [], recommender)
+    show_list(recommender, recommender.similar_items(wanted, k, text=text, exclude=out_of or (), among=only), json_)
 
 
 def _values(pairs: list[str], recommender: Recommender) -> dict[str, Any] | None:

@@ -1,12 +1,11 @@
 """Texts that an encoder cannot read: words of a script that its tokenizer does not know all look alike to it."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
-from mecold.errors import DataWarning, few
+from mecold.errors import few
 
 _SHARE = 0.5  # of a text's words that are unknown, above which the text counts as unread
 _AT_ONCE = 8192  # texts
@@ -54,25 +53,21 @@ def _unknown_share(text: str, encoding: Any, unknown: int) -> float:
     return sum(missed[word] / max(1, sizes[word]) for word in counted) / max(1, len(counted))
 
 
-def warn_unread(encoder: object, items: pl.Series, texts: Sequence[str], *, stacklevel: int) -> None:
-    """Say which items an encoder cannot read, if it can tell (a method `unread`, as `TextEncoder` has).
+def told_unread(encoder: object, items: pl.Series, texts: Sequence[str]) -> list[str]:
+    """Which items an encoder cannot read, in words, if it can tell (a method `unread`, as `TextEncoder` has) and there are any.
 
     Args:
         encoder: the encoder.
         items: ids of the items.
         texts: their texts; one that is empty is nothing to read.
-        stacklevel: whose call the warning points to, as for `warnings.warn` by the caller.
-
-    Warns:
-        DataWarning: how many items are mostly unknown words, and some of them.
     """
     unread = getattr(encoder, "unread", None)
     rows = unread(texts) if callable(unread) else []
-    if rows:
-        warnings.warn(
-            f"Texts: {len(rows):,} of {len(texts):,} items are mostly words that the encoder does not know "
-            f"({few([items[row] for row in rows])}); texts that it cannot read have nearly one and the same vector. Pass an "
-            "encoder that knows their script, for instance "
-            "TextEncoder('sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2').",
-            DataWarning, stacklevel=stacklevel + 1,
-        )  # fmt: skip
+    if not rows:
+        return []
+    return [
+        f"Texts: {len(rows):,} of {len(texts):,} items are mostly words that the encoder does not know "
+        f"({few([items[row] for row in rows])}); texts that it cannot read have nearly one and the same vector. Pass an "
+        "encoder that knows their script, for instance "
+        "TextEncoder('sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2')."
+    ]

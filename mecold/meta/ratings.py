@@ -59,7 +59,7 @@ class Asked(Rows):
 
 def learn_ratings(
     log: Interactions, text: Float[Tensor, "items text"], rng: np.random.Generator, recorder: Recorder | None = None,
-    taught: Bool[np.ndarray, " items"] | None = None,
+    taught: Bool[np.ndarray, " items"] | None = None, *, wanted: bool = True,
 ) -> RatingHead | None:  # fmt: skip
     """Learn how ratings come about, where a log has any.
 
@@ -69,12 +69,16 @@ def learn_ratings(
         rng: all randomness.
         recorder: takes a note of what was learned, or why nothing was.
         taught: True for items that the encoder was trained on: none of these is treated as new.
+        wanted: False learns nothing, and says so.
 
     Returns:
-        The head, on the CPU; None where there are no ratings, all are the same, or fewer than ten users have two.
+        The head, on the CPU; None where there are no ratings, none is wanted, all are the same, or fewer than ten users have two.
     """
     recorder = recorder or Recorder()
     if log.ratings is None:
+        return None
+    if not wanted:
+        recorder.note("Ratings cannot be foretold: the fit was told to leave them out (ratings=False).")
         return None
     ratings = log.ratings.astype(np.float64)
     lowest, highest, users = ratings.min(), ratings.max(), int((log.lengths >= 2).sum())

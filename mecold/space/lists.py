@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from mecold.data.rows import Rows
+from mecold.space.lookalikes import Lookalikes
 
 SHRINK = 0.5  # added to the geometric mean of two items' weights, so that few common users prove little
 _PAIRS_AT_ONCE = 1 << 23
@@ -148,3 +149,17 @@ def _put_best(lists: Lists, found: sp.csr_matrix, start: int) -> None:
         lists.values[at, : best.values.shape[1]] = best.values
         rows = torch.from_numpy(found.indices)[places.gather(1, best.indices)]
         lists.rows[at, : best.values.shape[1]] = torch.where(best.values > 0, rows, 0)
+
+
+def lists_of_texts(text: Float[Tensor, "items rank"], width: int) -> Lists:
+    """Lists of the items with the nearest texts, for a shop without a log; scaled as those of `fit_lists`.
+
+    Args:
+        text: half-whitened texts; an item without any has an empty list, and is on none.
+        width: most neighbours.
+    """
+    alike = Lookalikes.find(text, text, (text != 0).any(1), width + 1)  # an item is nearest to itself
+    own = torch.arange(len(text), device=text.device)[:, None]
+    values, places = torch.where(alike.rows == own, 0.0, alike.likeness).topk(min(width, alike.rows.shape[1]))
+    norm = ((values**2).sum() / (values > 0).any(1).sum().clamp(min=1)).sqrt().clamp(min=1e-12)
+    return Lists(alike.rows.gather(1, places).int(), values / norm)

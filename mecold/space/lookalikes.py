@@ -33,6 +33,7 @@ class Lookalikes:
         texts: Float[Tensor, "some dim"],
         among: Float[Tensor, "items dim"],
         usable: Bool[Tensor, " items"],
+        most: int = NEAREST,
     ) -> "Lookalikes":
         """The nearest usable items of each text.
 
@@ -40,8 +41,9 @@ class Lookalikes:
             texts: unit vectors; a zero vector (no text) has no lookalike.
             among: unit vectors of the catalogue.
             usable: True for items that may stand in: they have a text.
+            most: how many of each.
         """
-        size = min(NEAREST, len(among))
+        size = min(most, len(among))
         rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
         likeness = torch.zeros(len(texts), size, device=among.device)
         bad = ~usable

@@ -39,5 +39,5 @@ class FactorConfig:
             ("gram_rank", 1),
         ):  # fmt: skip
             whole(getattr(self, name), f"FactorConfig.{name}", least)
-        for name, low in (("l2", 0.0), ("fade", 1e-6), ("early", 0.0)):
+        for name, low in (("l2", 1e-6), ("fade", 1e-6), ("early", 0.0)):
             number(getattr(self, name), f"FactorConfig.{name}", low, 1e12)

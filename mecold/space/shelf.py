@@ -92,6 +92,11 @@ class Shelf:
         """True for rows that no list may hold: those of removed and of hidden items."""
         return self.dead | self.hidden
 
+    @property
+    def touched(self) -> Bool[Tensor, " items"]:
+        """True for items that are there and that somebody has touched: those that new ones are compared with."""
+        return ~(self.space.new | self.dead)
+
     def changed(self, gone: Sequence[ItemId], new: Catalog | None = None, rows: ItemSpace | None = None) -> "Shelf":
         """This shelf without the items in `gone`, and with the items of `new` behind; who is in both stays a neighbour."""
         leaving = {item: row for item in gone if (row := self.catalog.row(item)) is not None}
