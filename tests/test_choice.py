@@ -41,7 +41,7 @@ class Taught:
 
 @pytest.fixture(scope="module")
 def goods():
-    return make_shop(n_items=120, n_users=400, rng=3)
+    return make_shop(n_items=120, n_users=800, rng=3)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_no_candidate_is_an_error(goods):
 
 def test_too_few_users_to_tell_leave_the_first(goods, words, noise):
     some = goods.interactions.filter(
-        pl.col("user_id").is_in(goods.interactions["user_id"].unique().sort()[:40].implode())
+        pl.col("user_id").is_in(goods.interactions["user_id"].unique().sort()[:20].implode())
     )
     choice = choose_encoder({"noise": noise, "words": words}, some, goods.items, config=QUICK, device="cpu")
     assert isinstance(choice, Choice) and choice.name == "noise" and math.isnan(choice.new_items["words"])

@@ -61,7 +61,7 @@ class TrainConfig:
             number(value, f"TrainConfig.{name}", low, high)
             if isinstance(low, int):
                 whole(value, f"TrainConfig.{name}", low, int(high))
-        number(self.lr, "TrainConfig.lr", 1e-9, 1e3)
+        number(self.lr, "TrainConfig.lr", 1e-9, 1e30)
         whole(self.full_softmax_items, "TrainConfig.full_softmax_items", 0)
         flag(self.calibrate, "TrainConfig.calibrate")
 
@@ -109,5 +109,5 @@ class MetaConfig:
         }
         if bad:
             raise InvalidDataError(
-                f"MetaConfig(events=...) has {bad}; strengths are positive. What is a refusal has a label of -1 in the log."
+                f"MetaConfig(events=...) has {bad}. Give each a strength above 0; give refusals a label of -1 in the log instead."
             )
