@@ -51,10 +51,17 @@ class Sparse:
     @cached_property
     def T(self) -> "Sparse":  # noqa: N802 (as in numpy and torch)
         """The transposed matrix; kept, since products with both take turns."""
-        values, columns, offsets = (part.cpu().numpy() for part in (self.values, self.columns, self.offsets))
-        turned = sp.csr_matrix((values, columns, offsets), (len(self), self.width)).T.tocsr()
-        return Sparse.of(turned, self.values.device)
+        return Sparse.of(self._scipy().T.tocsr(), self.values.device)
+
+    def gram(self) -> Float[Tensor, "columns columns"]:
+        """The product of the transposed matrix with this one, as a dense matrix."""
+        rows = self._scipy()
+        return torch.from_numpy((rows.T @ rows).toarray()).to(self.values.device)
 
     def squares(self) -> Float[Tensor, " columns"]:
         """Sum of squares of each column: the diagonal of the Gram matrix."""
         return self.values.new_zeros(self.width).index_add_(0, self.columns.long(), self.values.square())
+
+    def _scipy(self) -> sp.csr_matrix:
+        values, columns, offsets = (part.cpu().numpy() for part in (self.values, self.columns, self.offsets))
+        return sp.csr_matrix((values, columns, offsets), (len(self), self.width))

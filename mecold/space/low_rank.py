@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mecold.math.sparse import Sparse
 from mecold.space.making import Pair
+from mecold.space.settings import FactorConfig
 
 ITERATIONS = 2
 _MORE = 16  # columns beyond the rank, so that the last ones that are kept are right, too
@@ -21,10 +22,10 @@ _SMALLEST = 1e-6  # eigenvalue: below it, rounding
 
 @dataclass(frozen=True)
 class RidgeInverse:
-    """`inv(A'A + l2 I)` as `diag(own) - low low'`: the leading directions of the Gram matrix, and its diagonal, are exact.
+    """`inv(A'A + l2 I)` as `diag(own) - low low'`.
 
-    What is neglected is what few users have in common beyond the leading directions, against a penalty that is larger. With as
-    many directions as items it is the inverse itself.
+    Of few items it is the inverse itself. Of more, the leading directions of the Gram matrix `A'A` are taken, and its diagonal;
+    what is neglected is what few users have in common beyond them, against a penalty that is larger.
 
     Source: Woodbury's identity on the low-rank-plus-diagonal form of factor analysis.
     """
@@ -33,22 +34,33 @@ class RidgeInverse:
     low: Float[Tensor, "items rank"]
 
     @classmethod
-    def of(cls, rows: Sparse, l2: float, rank: int, draws: torch.Generator) -> "RidgeInverse":
+    def of(cls, rows: Sparse, config: FactorConfig, draws: torch.Generator) -> "RidgeInverse":
         """Of the Gram matrix of a sparse matrix with a column per item.
 
         Args:
             rows: A.
-            l2: ridge penalty.
-            rank: leading directions.
-            draws: where the search for them starts.
+            config: the ridge penalty, up to how many items the inverse is exact, and how many directions it has beyond.
+            draws: where the search for directions starts.
         """
-        axes, sizes = _leading(lambda Q: rows.T @ (rows @ Q), rows.width, rank, draws, rows.values.device)
+        if rows.width <= config.exact_items:
+            return cls._exact(rows, config.l2)
+        axes, sizes = _leading(lambda Q: rows.T @ (rows @ Q), rows.width, config.gram_rank, draws, rows.values.device)
         rest = (rows.squares() - (axes.square() * sizes).sum(1)).clamp(min=0)
-        own = 1 / (l2 + rest)
+        own = 1 / (config.l2 + rest)
         damped = (axes * own[:, None]).double()
         inner = torch.diag(1 / sizes.clamp(min=_SMALLEST)).double() + axes.T.double() @ damped
         low = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), damped.T, upper=False).T
         return cls(own, low.float())
+
+    @classmethod
+    def _exact(cls, rows: Sparse, l2: float) -> "RidgeInverse":
+        """`I / l2` minus what the log takes from it: the inverse is nowhere larger than that, so the difference has a root."""
+        gram = rows.gram().double()
+        gram.diagonal().add_(l2)
+        taken = torch.cholesky_inverse(torch.linalg.cholesky(gram)).neg_()
+        taken.diagonal().add_((1 + _SMALLEST) / l2)  # an item that nobody touched takes nothing: kept above rounding
+        own = gram.new_full((rows.width,), (1 + _SMALLEST) / l2)
+        return cls(own.float(), torch.linalg.cholesky(taken).float())
 
     def __matmul__(self, dense: Float[Tensor, "items some"]) -> Float[Tensor, "items some"]:
         """The product with a dense matrix."""

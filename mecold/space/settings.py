@@ -19,7 +19,8 @@ class FactorConfig:
         early: a prefix of n items counts for n^-early in the directed channel: short ones are what cold users have.
         neighbours: length of the neighbour lists; 0 leaves them out.
         trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
-        gram_rank: directions in which what items have in common is taken as it is; beyond them each item stands for itself.
+        exact_items: up to this many items, what all of them have in common is taken as it is.
+        gram_rank: with more items, directions in which what items have in common is taken as it is; beyond them each item stands for itself.
     """
 
     symmetric_rank: int = 160
@@ -31,12 +32,13 @@ class FactorConfig:
     early: float = 0.25
     neighbours: int = 64
     trend_bins: int = 16
+    exact_items: int = 4096
     gram_rank: int = 256
 
     def __post_init__(self) -> None:
         for name, least in (
             ("symmetric_rank", 0), ("directed_rank", 0), ("past", 1), ("window", 1), ("neighbours", 0), ("trend_bins", 0),
-            ("gram_rank", 1),
+            ("exact_items", 0), ("gram_rank", 1),
         ):  # fmt: skip
             whole(getattr(self, name), f"FactorConfig.{name}", least)
         for name, low in (("l2", 1e-6), ("fade", 1e-6), ("early", 0.0)):

@@ -168,7 +168,7 @@ def doors(made: Mapping[str, Any]) -> dict[str, Door]:
         "Recommender": Door(Recommender, dict.fromkeys(("encoder", "config", "template"), ("None",)) | {"index": ("hnsw",), "device": ("None",), "rng": ("3",), "progress": flags}),
         "MetaConfig": Door(MetaConfig, dict.fromkeys(("factors", "head", "training", "text_rank", "liked_from", "predict", "events"), ("None",))),
         "TrainConfig": Door(TrainConfig, dict.fromkeys(("folds", "held_out", "max_shots", "query", "epochs", "patience", "batch_users", "lr", "focus", "calibrate"), ("1",))),
-        "FactorConfig": Door(FactorConfig, dict.fromkeys(("symmetric_rank", "l2", "past", "fade", "window", "early", "neighbours", "trend_bins", "gram_rank"), ("1",))),
+        "FactorConfig": Door(FactorConfig, dict.fromkeys(("symmetric_rank", "l2", "past", "fade", "window", "early", "neighbours", "trend_bins", "exact_items", "gram_rank"), ("1",))),
         "TextTemplate": Door(lambda **more: Catalog.read(SHOP.items, template=TextTemplate(**more)), {"fields": ("None",), "separator": ("p1",), "max_chars": ("3",)}),
         "Catalog.read": Door(Catalog.read, {"source": new, "columns": ("None",)}),
         "PrecomputedEncoder": Door(PrecomputedEncoder.of, {"texts": items, "matrix": ("array 2d",), "name": ("p1",)}),

@@ -14,7 +14,7 @@ def _sides(material: Material) -> Sides | None:
     if not config.directed_rank:
         return None
     past, ahead = (Sparse.of(part, device) for part in material.stats.steps(material.factored, config))
-    P = RidgeInverse.of(past, config.l2, config.gram_rank, material.draws)
+    P = RidgeInverse.of(past, config, material.draws)
     # nothing is ahead of itself, so that the diagonal of P past' ahead comes of the low part alone
     diagonal = -(P.low * (ahead.T @ (past @ P.low))).sum(1)[:, None]
     found = low_rank(

@@ -14,7 +14,7 @@ def _sides(material: Material) -> Sides | None:
     if not config.symmetric_rank or material.given is not None:
         return None
     visits = Sparse.of(material.stats.visits(material.factored), device)
-    P = RidgeInverse.of(visits, config.l2, config.gram_rank, material.draws)
+    P = RidgeInverse.of(visits, config, material.draws)
     scale = (1 / P.diagonal)[:, None]
     found = low_rank(
         lambda Q: Q - P @ (scale * Q), lambda Q: Q - scale * (P @ Q), visits.width, config.symmetric_rank, material.draws,
