@@ -27,8 +27,8 @@ def learn_trust(crowd: Crowd, rng: np.random.Generator) -> Trust:
     usable = np.flatnonzero((counts >= LEAST_TAKERS) & (counts < len(crowd.sizes)))
     if len(usable) < LEAST_ITEMS:
         raise InvalidDataError(
-            f"{len(usable):,} items of the histories have {LEAST_TAKERS} users or more; it takes {LEAST_ITEMS} to learn who wants "
-            "a new item. Pass the histories of more users."
+            f"{len(usable):,} items of the histories have {LEAST_TAKERS} users or more; it takes {LEAST_ITEMS} to learn "
+            "who wants a new item. Pass the histories of more users."
         )
     items = rng.permutation(usable)[:MOST_ITEMS]
     with_text, without = [], []
