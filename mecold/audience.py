@@ -72,8 +72,7 @@ class Audiences:
         if item is not None:
             catalog = self._shelf.catalog
             row = int(catalog.rows(catalog.checked([item], "item"), "the items")[0])
-            takers = self._crowd.takers
-            first = np.union1d(first, takers.indices[slice(*takers.indptr[row : row + 2])]).astype(np.int64)
+            first = np.union1d(first, self._crowd.takers_of(row))
         elif not len(first):
             raise InvalidDataError("Name an item, or seeds: users who want it already.")
         chance = self._logits(row, first)

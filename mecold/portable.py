@@ -28,7 +28,7 @@ class Portable:
 
     def __eq__(self, other: object) -> bool:
         """Equal when every field is, the numbers bit for bit."""
-        return self._all() == other._all() if type(self) is type(other) else NotImplemented  # type: ignore[attr-defined]
+        return self._all() == other._all() if type(self) is type(other) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._all())

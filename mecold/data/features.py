@@ -85,7 +85,8 @@ class Feature:
             raise InvalidDataError(
                 f"{self.name} of the {what} has vectors of {raw.shape[1]} numbers; those of the fit have {len(self.center)}."
             )
-        return np.nan_to_num(np.clip((raw - self.center) / self.scale, -FAR, FAR))
+        found: np.ndarray = np.nan_to_num(np.clip((raw - self.center) / self.scale, -FAR, FAR))
+        return found
 
     def _raw(self, column: pl.Series, what: str) -> Float[np.ndarray, "rows width"]:
         if (found := _kind(column, what)) != self.kind:

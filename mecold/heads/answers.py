@@ -40,6 +40,7 @@ def adapt(
     *,
     offset: Float[Tensor, "tasks shots"] | None = None,
     weights: Float[Tensor, "tasks shots"] | None = None,
+    begin: tuple[Tensor, Tensor] | None = None,
     rounds: int = ROUNDS,
 ) -> tuple[Float[Tensor, "tasks dim"], Float[Tensor, "tasks dim dim"]]:
     """Weights of each task.
@@ -51,13 +52,14 @@ def adapt(
         mask: True for real rows; a padded row changes nothing.
         offset: what is added to the logits of the support, as where those who did it were sought out.
         weights: how much each row counts; 1 by default.
+        begin: mean and covariance to go on from; None: the prior's.
         rounds: of the inner loop; 0 returns the prior.
 
     Returns:
         Mean and covariance of the weights; the prior, where a task has no rows.
     """
     prior = start.mean.expand(len(users), -1)
-    mean, covariance = prior, torch.diag(start.variance).expand(len(users), -1, -1)
+    mean, covariance = begin or (prior, torch.diag(start.variance).expand(len(users), -1, -1))
     aside = torch.zeros_like(labels) if offset is None else offset
     counts = torch.ones_like(labels) if weights is None else weights
     for _ in range(rounds):

@@ -43,6 +43,11 @@ class Crowd:
         """`had` by item."""
         return self.had.tocsc()
 
+    def takers_of(self, item: int) -> Int64[np.ndarray, " takers"]:
+        """Users who had an item."""
+        found: np.ndarray = self.takers.indices[slice(*self.takers.indptr[item : item + 2])].astype(np.int64)
+        return found
+
     @cached_property
     def sizes(self) -> Int64[np.ndarray, " users"]:
         """Items of each user."""
@@ -54,7 +59,8 @@ class Crowd:
         counts = np.diff(self.takers.indptr)
         rows = self.had @ sp.diags(np.maximum(counts, 3.0) ** -0.25)
         length = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())
-        return (sp.diags(1 / np.maximum(length, 1e-9)) @ rows).tocsr().astype(np.float32)
+        found: sp.csr_matrix = (sp.diags(1 / np.maximum(length, 1e-9)) @ rows).tocsr().astype(np.float32)
+        return found
 
     @cached_property
     def sums(self) -> Float32[np.ndarray, "users dim"]:
@@ -92,9 +98,7 @@ class Crowd:
             users: whom to ask about.
         """
         n = len(self.sizes)
-        own = (
-            np.empty(0, np.int64) if item is None else self.takers.indices[slice(*self.takers.indptr[item : item + 2])]
-        )
+        own = np.empty(0, np.int64) if item is None else self.takers_of(item)
         sizes, unit = self.sizes, self.unit
         if len(own):  # as if they had not had it
             sizes = sizes.copy()
@@ -104,7 +108,8 @@ class Crowd:
         place[own] = np.arange(len(own))
 
         def units(rows: np.ndarray) -> np.ndarray:
-            found, at = unit[rows], place[rows]
+            found: np.ndarray = unit[rows]
+            at = place[rows]
             if (at >= 0).any():
                 found = np.where((at >= 0)[:, None], changed[at], found)
             return found

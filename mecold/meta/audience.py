@@ -48,8 +48,8 @@ def _rehearsed(
     """Signs, labels and weights of users, item after item."""
     parts = []
     for item in items.tolist():
-        own = crowd.takers.indices[slice(*crowd.takers.indptr[item : item + 2])]
-        order = rng.permutation(own).astype(np.int64)
+        own = crowd.takers_of(item)
+        order = rng.permutation(own)
         first = min(takers, len(own) - 1)
         found = order[first : first + MOST_FOUND]
         others = rng.integers(len(crowd.sizes), size=MOST_OTHERS)

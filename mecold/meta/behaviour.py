@@ -15,11 +15,12 @@ from scipy.special import logit
 from mecold.heads.answers import Start, adapt, probabilities
 
 LEAST_TASKS = 3
-MOST_ROWS = 1000  # of a task
-MOST_TASKS = 200
-MOST_POOLED = 20_000
+MOST_ROWS = 500  # of a task
+MOST_TASKS = 60
+MOST_POOLED = 10_000
 EM_ROUNDS = 8
 INNER_ROUNDS = 8  # of the inner loop where it runs often
+WARM_ROUNDS = 2  # where it goes on from the last time
 LEAST_VARIANCE = 1e-5
 WIDE = 10.0  # variance of the constant before anything is known
 REACHES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -42,7 +43,7 @@ class Answers:
     labels: Float[np.ndarray, " rows"]
     task: Int64[np.ndarray, " rows"]
 
-    def of(self, tasks: Sequence[int]) -> list[np.ndarray]:
+    def of(self, tasks: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Rows of each of some tasks."""
         order = np.argsort(self.task, kind="stable")
         ends = np.searchsorted(self.task[order], np.asarray(tasks)), np.searchsorted(self.task[order], tasks, "right")
@@ -83,7 +84,7 @@ def learn_start(
 
 
 def _both(labels: np.ndarray) -> bool:
-    return 0 < labels.sum() < len(labels)
+    return bool(0 < labels.sum() < len(labels))
 
 
 def _fitted(answers: Answers, tasks: Sequence[np.ndarray], blocks: np.ndarray) -> Start:
@@ -97,15 +98,20 @@ def _fitted(answers: Answers, tasks: Sequence[np.ndarray], blocks: np.ndarray) -
     groups = torch.from_numpy(blocks)
     sizes = torch.bincount(groups).double()
     variance = torch.full((len(sizes),), 0.1, dtype=torch.float64)
+    found, covariance = _adapted(answers, tasks, Start(mean, variance[groups]), INNER_ROUNDS)
     for _ in range(EM_ROUNDS):
-        found, covariance = _adapted(answers, tasks, Start(mean, variance[groups]), INNER_ROUNDS)
         spread = ((found - mean) ** 2 + covariance.diagonal(dim1=1, dim2=2)).mean(0)
         variance = (torch.zeros_like(sizes).index_add_(0, groups, spread) / sizes).clamp(min=LEAST_VARIANCE)
+        found, covariance = _adapted(answers, tasks, Start(mean, variance[groups]), WARM_ROUNDS, (found, covariance))
     return Start(mean, variance[groups])
 
 
 def _adapted(
-    answers: Answers, tasks: Sequence[np.ndarray], start: Start, rounds: int
+    answers: Answers,
+    tasks: Sequence[np.ndarray],
+    start: Start,
+    rounds: int,
+    begin: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     rows = np.zeros((len(tasks), max(map(len, tasks))), np.int64)
     mask = np.zeros(rows.shape, bool)
@@ -116,7 +122,9 @@ def _adapted(
     for at in range(0, len(tasks), step):
         part = rows[at : at + step]
         users, labels = torch.from_numpy(answers.rows[part]), torch.from_numpy(answers.labels[part])
-        mean, covariance = adapt(start, users, labels, torch.from_numpy(mask[at : at + step]), rounds=rounds)
+        there = torch.from_numpy(mask[at : at + step])
+        so_far = None if begin is None else (begin[0][at : at + step], begin[1][at : at + step])
+        mean, covariance = adapt(start, users, labels, there, begin=so_far, rounds=rounds)
         means.append(mean)
         covariances.append(covariance)
     return torch.cat(means), torch.cat(covariances)

@@ -8,6 +8,8 @@ from jaxtyping import Float32, Int64
 
 from mecold.space.space import ItemSpace
 
+WIDTH = 64  # of a profile: further directions told nothing of users, and a head has to learn each of them
+
 
 def had(
     items: Int64[np.ndarray, " rows"], offsets: Int64[np.ndarray, " users_plus_one"], n_items: int
@@ -17,9 +19,9 @@ def had(
 
 
 def sides_of(space: ItemSpace) -> Float32[np.ndarray, "items dim"]:
-    """What each item says of who had it: the support side of the first channel in which items can agree."""
+    """What each item says of who had it: the support side of the first channel in which items can agree, its leading part."""
     channel = next(one for one in space.channels.values() if one.traits.agrees and not one.traits.textual)
-    found: np.ndarray = (channel.item if channel.support is None else channel.support).cpu().numpy()
+    found: np.ndarray = (channel.item if channel.support is None else channel.support)[:, :WIDTH].cpu().numpy()
     return found
 
 

@@ -188,8 +188,8 @@ class BehaviourTask:
             )
         frame = read_users(users)
         rows = self.features.matrix(frame, "users")
-        mean = rows @ state.weight
-        variance = np.einsum("ud,ud->u", rows @ state.covariance, rows)
+        mean = rows @ state.weight.astype(np.float64)
+        variance = np.einsum("ud,ud->u", rows @ state.covariance.astype(np.float64), rows).clip(0)
         away = float(ndtri(0.5 + share / 2)) * np.sqrt(variance)
         chance = probabilities(torch.from_numpy(mean), torch.from_numpy(variance)).numpy()
         numbers = {"probability": chance, "low": expit(mean - away), "high": expit(mean + away)}

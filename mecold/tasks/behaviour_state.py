@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32
 
 from mecold.portable import Portable, finite
 
@@ -15,22 +15,22 @@ class BehaviourState(Portable):
     """All that is known of one behaviour. The caller keeps it; it is never changed.
 
     Args:
-        weight: mean of the head's weights, float64, read-only.
-        covariance: of these weights, float64, read-only.
+        weight: mean of the head's weights, float32, read-only.
+        covariance: of these weights, float32, read-only.
         like: the past behaviour that it started from; None: from all of them.
         did: labelled users who did it.
         did_not: labelled users who did not.
         model: fingerprint of the task that made it; another one refuses it.
     """
 
-    weight: Float64[np.ndarray, " dim"]
-    covariance: Float64[np.ndarray, "dim dim"]
+    weight: Float32[np.ndarray, " dim"]
+    covariance: Float32[np.ndarray, "dim dim"]
     like: str | None
     did: int
     did_not: int
     model: str
 
-    arrays: ClassVar[Mapping[str, str]] = {"weight": "<f8", "covariance": "<f8"}
+    arrays: ClassVar[Mapping[str, str]] = {"weight": "<f4", "covariance": "<f4"}
 
     @classmethod
     def _read(cls, found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

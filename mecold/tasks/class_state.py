@@ -93,7 +93,8 @@ class ClassState(Portable):
         return self._with(self.labels + other.labels, arrays)
 
     def _with(self, labels: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> "ClassState":
-        return replace(self, labels=labels, **arrays)
+        found: dict[str, Any] = {"labels": labels, **arrays}
+        return replace(self, **found)
 
     @classmethod
     def _read(cls, found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
