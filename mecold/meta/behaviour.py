@@ -1,6 +1,6 @@
 """The outer loop of behaviours: where the head of a new question starts, and how far from there it may go.
 
-The start is what all past tasks say together. How much tasks differ from it is found by expectation maximisation, one variance
+A behaviour that is known starts from what its past tasks say together; one that is like none of them starts from nothing. How much tasks differ from it is found by expectation maximisation, one variance
 for each block of features; and how much of that to grant a few answers is rehearsed on tasks that were left out.
 """
 
@@ -17,7 +17,7 @@ from mecold.heads.answers import Start, adapt, probabilities
 LEAST_TASKS = 3
 MOST_ROWS = 500  # of a task
 MOST_TASKS = 60
-MOST_POOLED = 10_000
+MOST_POOLED = 30_000
 EM_ROUNDS = 8
 INNER_ROUNDS = 8  # of the inner loop where it runs often
 WARM_ROUNDS = 2  # where it goes on from the last time
@@ -51,7 +51,12 @@ class Answers:
 
 
 def learn_start(
-    answers: Answers, tasks: Sequence[int], blocks: Int64[np.ndarray, " dim"], rng: np.random.Generator
+    answers: Answers,
+    tasks: Sequence[int],
+    blocks: Int64[np.ndarray, " dim"],
+    rng: np.random.Generator,
+    *,
+    alike: bool,
 ) -> tuple[Start, dict[str, float]]:
     """Where a new task like some past ones starts.
 
@@ -60,21 +65,22 @@ def learn_start(
         tasks: those that it is like; at least three.
         blocks: which features move together; the last is the constant.
         rng: draws rows, folds and episodes.
+        alike: whether a new task goes the way of these; else it may go any way, as far as these do.
 
     Returns:
         The start, and what the rehearsal told: log loss of left-out tasks by shots a class.
     """
     some = rng.permutation(np.asarray(tasks))[:MOST_TASKS]
-    drawn = {one: rng.permutation(rows)[:MOST_ROWS] for one, rows in zip(some.tolist(), answers.of(some), strict=True)}
+    drawn = {one: rng.permutation(rows) for one, rows in zip(some.tolist(), answers.of(some), strict=True)}
     folds = np.arange(len(some)) % min(FOLDS, len(some))
     losses: dict[tuple[int, float], list[float]] = {}
     for fold in range(int(folds.max()) + 1):
-        start = _fitted(answers, [drawn[one] for one in some[folds != fold].tolist()], blocks)
+        start = _fitted(answers, [drawn[one] for one in some[folds != fold].tolist()], blocks, alike=alike)
         left = [rows for one in some[folds == fold].tolist() if _both(answers.labels[rows := drawn[one]])]
         for k in SHOTS:
             for rows in left:
                 _rehearse(answers, rows, k, start, losses, rng)
-    start = _fitted(answers, list(drawn.values()), blocks)
+    start = _fitted(answers, list(drawn.values()), blocks, alike=alike)
     mean = {key: float(np.mean(values)) for key, values in losses.items()}
     reach = min(REACHES, key=lambda one: sum(mean.get((k, one), 0.0) for k in SHOTS))
     told = {f"log loss at {k}": mean[k, reach] for k in SHOTS if (k, reach) in mean}
@@ -87,14 +93,17 @@ def _both(labels: np.ndarray) -> bool:
     return bool(0 < labels.sum() < len(labels))
 
 
-def _fitted(answers: Answers, tasks: Sequence[np.ndarray], blocks: np.ndarray) -> Start:
+def _fitted(answers: Answers, tasks: Sequence[np.ndarray], blocks: np.ndarray, *, alike: bool) -> Start:
     """What tasks have in common, and how much they differ."""
-    every = np.concatenate(tasks)[:: max(1, sum(map(len, tasks)) // MOST_POOLED)]
+    every = np.concatenate(tasks)[:: -(-sum(map(len, tasks)) // MOST_POOLED)]
+    tasks = [rows[:MOST_ROWS] for rows in tasks]
     dim = answers.rows.shape[1]
     flat = torch.ones(dim, dtype=torch.float64)
     flat[-1] = WIDE
     pooled = Start(torch.zeros(dim, dtype=torch.float64), flat)
     mean = _adapted(answers, [every], pooled, INNER_ROUNDS)[0][0]
+    if not alike:
+        mean = torch.cat([torch.zeros_like(mean[:-1]), mean[-1:]])
     groups = torch.from_numpy(blocks)
     sizes = torch.bincount(groups).double()
     variance = torch.full((len(sizes),), 0.1, dtype=torch.float64)

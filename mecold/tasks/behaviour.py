@@ -89,7 +89,9 @@ class BehaviourTask:
         for name in [ANY, *keys["behaviour"].unique(maintain_order=True).to_list()]:
             alike = np.flatnonzero(mixed & ((names == name) | (name == ANY)))
             if len(alike) >= LEAST_TASKS:
-                starts[name], told[name] = learn_start(answers, alike.tolist(), features.blocks, chance)
+                starts[name], told[name] = learn_start(
+                    answers, alike.tolist(), features.blocks, chance, alike=name != ANY
+                )
         return cls(features, starts, told)
 
     @property
@@ -119,7 +121,7 @@ class BehaviourTask:
             users: frame or path: `user_id` and the features of the fit; and `label`, where `labels` is None. None: nobody is
                 known yet, and the head is the past's.
             labels: id -> 1 or 0, or a frame or path with `user_id` and `label`; users without one are not read.
-            like: the past behaviour that it is, or is like; None: any of them.
+            like: the past behaviour that it is, or is like; None: it is like none of them, and may go any way.
             rate: share of all users who do it, where labelled users were chosen by what they did (ten of each kind, say). None:
                 they are users as they come.
 
