@@ -1,7 +1,8 @@
 """The outer loop of behaviours: where the head of a new question starts, and how far from there it may go.
 
-A behaviour that is known starts from what its past tasks say together; one that is like none of them starts from nothing. How much tasks differ from it is found by expectation maximisation, one variance
-for each block of features; and how much of that to grant a few answers is rehearsed on tasks that were left out.
+A behaviour that is known starts from what its past tasks say together; one that is like none of them starts from nothing. How
+much tasks differ from there is found by expectation maximisation, one variance for each block of features; and how much of that
+to grant a few answers is rehearsed on tasks that were left out.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,8 @@ def learn_start(
                 _rehearse(answers, rows, k, start, losses, rng)
     start = _fitted(answers, list(drawn.values()), blocks, alike=alike)
     mean = {key: float(np.mean(values)) for key, values in losses.items()}
-    reach = min(REACHES, key=lambda one: sum(mean.get((k, one), 0.0) for k in SHOTS))
+    # spreads around nothing are fitted to nothing else; those around a mean of the same tasks look smaller or larger than they are
+    reach = min(REACHES, key=lambda one: sum(mean.get((k, one), 0.0) for k in SHOTS)) if alike else 1.0
     told = {f"log loss at {k}": mean[k, reach] for k in SHOTS if (k, reach) in mean}
     if (0, 1.0) in mean:
         told = {"log loss at 0": mean[0, 1.0], **told}
@@ -112,6 +114,8 @@ def _fitted(answers: Answers, tasks: Sequence[np.ndarray], blocks: np.ndarray, *
         spread = ((found - mean) ** 2 + covariance.diagonal(dim1=1, dim2=2)).mean(0)
         variance = (torch.zeros_like(sizes).index_add_(0, groups, spread) / sizes).clamp(min=LEAST_VARIANCE)
         found, covariance = _adapted(answers, tasks, Start(mean, variance[groups]), WARM_ROUNDS, (found, covariance))
+    if not alike:
+        variance[-1] = WIDE
     return Start(mean, variance[groups])
 
 

@@ -271,6 +271,8 @@ class BehaviourTask:
         found: list[BehaviourState | None] = [None] * len(likes)
         for like in dict.fromkeys(likes):
             start = self._start(like)
+            if rate is not None and like is None:  # how many do it is all that is known before
+                start = Start(torch.cat([start.mean[:-1], torch.tensor([logit(rate)])]), start.variance)
             mine = np.array([at for at, one in enumerate(likes) if one == like])
             mine = mine[np.argsort(sizes[mine], kind="stable")]  # such as are as long together
             step = max(1, AT_ONCE // (self._dim * max(1, int(sizes[mine].max()), self._dim)))
