@@ -15,6 +15,7 @@ from mecold.heads.audience import KNOTS, OF_TAKERS, OF_TEXTS, SIGNS, Crowd, Trus
 LEAST_TAKERS, LEAST_ITEMS, MOST_ITEMS = 5, 20, 200
 MOST_FOUND, MOST_OTHERS = 100, 300  # users of an item that are asked about
 WIDE = 10.0  # variance of weights
+ROUNDS = 15
 
 
 def learn_trust(crowd: Crowd, rng: np.random.Generator) -> Trust:
@@ -72,6 +73,6 @@ def _weights(
     rows = np.concatenate([(signs - center) / spread, np.ones((len(signs), 1))], 1)
     start = Start(torch.zeros(rows.shape[1]).double(), torch.full((rows.shape[1],), WIDE).double())
     users, answers, counts = (torch.from_numpy(one)[None] for one in (rows, labels, weights))
-    mean, _ = adapt(start, users, answers, torch.ones_like(answers, dtype=torch.bool), weights=counts)
+    mean, _ = adapt(start, users, answers, torch.ones_like(answers, dtype=torch.bool), weights=counts, rounds=ROUNDS)
     found = mean[0].numpy()[:-1] / spread
     return np.append(found, mean[0, -1].item() - float(center[~silent] @ found[~silent]))

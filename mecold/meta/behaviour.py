@@ -83,7 +83,7 @@ def learn_start(
                 _rehearse(answers, rows, k, start, losses, rng)
     start = _fitted(answers, list(drawn.values()), blocks, alike=alike)
     mean = {key: float(np.mean(values)) for key, values in losses.items()}
-    # spreads around nothing are fitted to nothing else; those around a mean of the same tasks look smaller or larger than they are
+    # the spread around nothing is as it was found; around a mean of the same tasks it looks other than it is
     reach = min(REACHES, key=lambda one: sum(mean.get((k, one), 0.0) for k in SHOTS)) if alike else 1.0
     told = {f"log loss at {k}": mean[k, reach] for k in SHOTS if (k, reach) in mean}
     if (0, 1.0) in mean:

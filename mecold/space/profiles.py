@@ -1,7 +1,5 @@
 """What users are like by all that they had: a vector each, whatever it is needed for. It reads no labels, and ranks nothing."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
@@ -27,12 +25,12 @@ def sides_of(space: ItemSpace) -> Float32[np.ndarray, "items dim"]:
 
 def profiles(had: sp.csr_matrix, sides: Float32[np.ndarray, "items dim"]) -> Float32[np.ndarray, "users dim"]:
     """The sum of what a user's items say, over the root of their number: many items make it sure, not long."""
-    return scaled(had @ sides, np.diff(had.indptr))
+    return scaled(had @ sides, np.diff(had.indptr).astype(np.int64))
 
 
 def scaled(
-    sums: Float32[np.ndarray, "users dim"], sizes: Int64[np.ndarray, " users"] | Sequence[int]
+    sums: Float32[np.ndarray, "users dim"], sizes: Int64[np.ndarray, " users"]
 ) -> Float32[np.ndarray, "users dim"]:
     """Sums of items' sides as profiles."""
-    found: np.ndarray = sums / np.sqrt(np.maximum(np.asarray(sizes, np.float32), 1))[:, None]
+    found: np.ndarray = sums / np.sqrt(np.maximum(sizes.astype(np.float32), 1))[:, None]
     return found.astype(np.float32)

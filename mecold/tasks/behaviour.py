@@ -293,7 +293,9 @@ class BehaviourTask:
                 with torch.inference_mode():
                     mean, covariance = adapt(start, *(torch.from_numpy(one) for one in (users, answers, mask)),
                                              offset=torch.from_numpy(offset))  # fmt: skip
-                for one, weight, spread in zip(some.tolist(), mean.numpy(), covariance.numpy(), strict=True):
+                for one, weight, spread in zip(
+                    some.tolist(), mean.float().numpy(), covariance.float().numpy(), strict=True
+                ):
                     yes = int(did[one])
                     found[one] = BehaviourState(weight, spread, like, yes, int(sizes[one]) - yes, self.fingerprint)
         return [one for one in found if one is not None]
