@@ -223,7 +223,9 @@ def segments(args: argparse.Namespace) -> None:
         (len(users), len(items)),
     )
     rows = sp.diags(1 / np.sqrt(np.asarray(had.sum(1)).ravel())) @ had
-    bases = {"64 factors": had, "64 factors of rows of length 1": rows}
+    rare = had @ sp.diags(np.log(len(users) / np.maximum(np.asarray(had.sum(0)).ravel(), 1)))
+    rare = sp.diags(1 / np.maximum(np.sqrt(np.asarray(rare.multiply(rare).sum(1)).ravel()), 1e-9)) @ rare
+    bases = {"64 factors": had, "64 factors of rows of length 1": rows, "64 factors, tf-idf": rare}
     factors = {}
     for name, matrix in bases.items():
         left, sizes, _ = svds(matrix, k=64, v0=np.ones(min(matrix.shape)))

@@ -74,5 +74,6 @@ def _weights(
     start = Start(torch.zeros(rows.shape[1]).double(), torch.full((rows.shape[1],), WIDE).double())
     users, answers, counts = (torch.from_numpy(one)[None] for one in (rows, labels, weights))
     mean, _ = adapt(start, users, answers, torch.ones_like(answers, dtype=torch.bool), weights=counts, rounds=ROUNDS)
-    found = mean[0].numpy()[:-1] / spread
-    return np.append(found, mean[0, -1].item() - float(center[~silent] @ found[~silent]))
+    *heights, constant = mean[0].tolist()
+    found = np.array(heights) / spread
+    return np.append(found, constant - float(center[~silent] @ found[~silent]))
