@@ -34,7 +34,7 @@ from mecold.sealed import bytes_of, folder_of
 from mecold.serving import adapt, check_k, check_state, chunks, finder, ranked_frame, states_of, with_seen
 from mecold.space.channels.host import ItemFactors
 from mecold.space.index import Ranked
-from mecold.space.profiles import had, profiles, sides_of
+from mecold.space.profiles import had, length_one, sides_of
 from mecold.space.shelf import Shelf
 from mecold.space.space import UserVectors
 from mecold.space.statistics import Kept
@@ -466,14 +466,14 @@ class Recommender(Stock):
             on_unknown: what to do with unknown items.
 
         Returns:
-            A frame with `user_id` and `vector`, an array of float32; all 0 for who had nothing.
+            A frame with `user_id` and `vector`, an array of 64 numbers of length 1; all 0 for who had nothing.
 
         Raises:
             InvalidDataError: on histories that cannot be used.
             UnknownItemError: on unknown items under `on_unknown="raise"`.
         """
         shelf, log = self._ready()[1], self._liked(histories, columns, on_unknown)
-        found = profiles(had(log.items, log.offsets, len(shelf.space)), sides_of(shelf.space))
+        found = length_one(had(log.items, log.offsets, len(shelf.space)) @ sides_of(shelf.space))
         vectors = pl.Series("vector", found, dtype=pl.Array(pl.Float32, found.shape[1]))
         return pl.DataFrame([log.users.alias("user_id"), vectors])
 

@@ -342,13 +342,20 @@ def test_tastes_of_a_log_teach_how_far_a_new_question_goes(shop, fitted):
     assert auc(label[60:], task.score(state, vectors[60:])["probability"]) > 0.7
 
 
-def test_user_vectors_are_sums_over_the_root_of_their_number(shop, fitted):
-    user = shop.interactions["user_id"][0]
-    own = shop.interactions.filter(pl.col("user_id") == user)
-    singles = own.select(pl.col("item_id"), pl.col("item_id").alias("user_id"))
-    parts = np.stack(fitted.user_vectors(singles)["vector"].to_list())
-    found = np.array(fitted.user_vectors(own)["vector"][0])
-    np.testing.assert_allclose(found, parts.sum(0) / len(parts) ** 0.5, rtol=1e-4, atol=1e-5)
+def test_user_vectors_are_what_items_say_together_and_of_length_one(shop, fitted):
+    found = fitted.user_vectors(shop.interactions)
+    vectors = found["vector"].to_numpy()
+    assert found["user_id"].to_list() == sorted(set(shop.interactions["user_id"]))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    mixed, one, other = (shop.items["item_id"][:2], shop.items["item_id"][:1], shop.items["item_id"][1:2])
+    frames = [
+        pl.DataFrame([items, pl.Series("user_id", [name] * len(items))])
+        for name, items in zip("abc", (mixed, one, other), strict=True)
+    ]
+    both, first, second = fitted.user_vectors(pl.concat(frames))["vector"].to_numpy()
+    basis = np.stack([first, second])
+    np.testing.assert_allclose(np.linalg.lstsq(basis.T, both)[0] @ basis, both, atol=1e-5)  # in their plane
+    assert (np.linalg.lstsq(basis.T, both)[0] > 0).all()
 
 
 # ---- audiences

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Float32, Int64
 
-from mecold.space.profiles import scaled
+from mecold.space.profiles import length_one
 
 KNOTS = (0, 1, 2, 5, 10, 20, 50)
 """Numbers of first takers that have trusts of their own; between them they are interpolated in log(1 + n)."""
@@ -71,18 +71,16 @@ class Crowd:
     @cached_property
     def center(self) -> Float32[np.ndarray, " dim"]:
         """Mean profile."""
-        found: np.ndarray = scaled(self.sums, self.sizes).mean(0)
+        found: np.ndarray = length_one(self.sums).mean(0)
         return found
 
     @cached_property
     def unit(self) -> Float32[np.ndarray, "users dim"]:
         """Profiles beside the mean one, of length 1."""
-        return self._unit(self.sums, self.sizes)
+        return self._unit(self.sums)
 
-    def _unit(self, sums: np.ndarray, sizes: np.ndarray) -> Float32[np.ndarray, "users dim"]:
-        away = scaled(sums, sizes) - self.center
-        found: np.ndarray = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
-        return found
+    def _unit(self, sums: np.ndarray) -> Float32[np.ndarray, "users dim"]:
+        return length_one(length_one(sums) - self.center)
 
     def signs(
         self,
@@ -103,7 +101,7 @@ class Crowd:
         if len(own):  # as if they had not had it
             sizes = sizes.copy()
             sizes[own] -= 1
-            changed = self._unit(self.sums[own] - self.sides[item], sizes[own])
+            changed = self._unit(self.sums[own] - self.sides[item])
         place = np.full(n, -1)
         place[own] = np.arange(len(own))
 
@@ -126,9 +124,9 @@ class Crowd:
             toward = unit.T @ sums[:, 1]
             if len(own):
                 toward = toward + (changed - unit[own]).T @ sums[own, 1]
-            signs[:, 4] = mine @ _length_one(toward)
+            signs[:, 4] = mine @ length_one(toward[None])[0]
         if len(first):
-            signs[:, 5] = mine @ _length_one(units(first).sum(0))
+            signs[:, 5] = mine @ length_one(units(first).sum(0, keepdims=True))[0]
             towards = np.asarray(self.rare[first].mean(0)).ravel()
             if item is not None:
                 towards[item] = 0.0
@@ -161,8 +159,3 @@ class Trust:
         weights = np.array([np.interp(at, np.log1p(KNOTS), column) for column in table.T])
         found: np.ndarray = signs @ weights[:-1] + weights[-1]
         return found
-
-
-def _length_one(vector: np.ndarray) -> np.ndarray:
-    found: np.ndarray = vector / max(float(np.linalg.norm(vector)), 1e-9)
-    return found

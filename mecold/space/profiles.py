@@ -17,20 +17,18 @@ def had(
 
 
 def sides_of(space: ItemSpace) -> Float32[np.ndarray, "items dim"]:
-    """What each item says of who had it: the support side of the first channel in which items can agree, its leading part."""
+    """What each item says of who had it: the leading part of the support side of the first channel in which items can agree.
+
+    Rare items say more, by the logarithm of how rare they are beside the most frequent one.
+    """
     channel = next(one for one in space.channels.values() if one.traits.agrees and not one.traits.textual)
-    found: np.ndarray = (channel.item if channel.support is None else channel.support)[:, :WIDTH].cpu().numpy()
+    side = (channel.item if channel.support is None else channel.support)[:, :WIDTH].cpu().numpy()
+    counts = np.maximum(space.counts.cpu().numpy(), 1)
+    found: np.ndarray = side * np.log(2 * counts.max() / counts).astype(np.float32)[:, None]
     return found
 
 
-def profiles(had: sp.csr_matrix, sides: Float32[np.ndarray, "items dim"]) -> Float32[np.ndarray, "users dim"]:
-    """The sum of what a user's items say, over the root of their number: many items make it sure, not long."""
-    return scaled(had @ sides, np.diff(had.indptr).astype(np.int64))
-
-
-def scaled(
-    sums: Float32[np.ndarray, "users dim"], sizes: Int64[np.ndarray, " users"]
-) -> Float32[np.ndarray, "users dim"]:
-    """Sums of items' sides as profiles."""
-    found: np.ndarray = sums / np.sqrt(np.maximum(sizes.astype(np.float32), 1))[:, None]
-    return found.astype(np.float32)
+def length_one(sums: Float32[np.ndarray, "users dim"]) -> Float32[np.ndarray, "users dim"]:
+    """Sums of items' sides as profiles: what a user is like, not how much they do."""
+    found: np.ndarray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    return found
