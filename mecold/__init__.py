@@ -7,6 +7,7 @@
 """
 
 import mecold.threads  # noqa: F401 isort: split  # before the libraries that it speaks to
+from mecold.audience import Audiences
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder
 from mecold.errors import (
@@ -27,12 +28,18 @@ from mecold.report import FitReport, Tracker
 from mecold.space.channels.host import ItemFactors
 from mecold.space.settings import FactorConfig
 from mecold.tasks.ads import ClickModel
+from mecold.tasks.behaviour import BehaviourTask
+from mecold.tasks.behaviour_state import BehaviourState
 from mecold.tasks.class_state import Classified, ClassState, Label
 from mecold.tasks.classify import ItemClassifier
+from mecold.tasks.past import past_behaviours, past_tastes, user_features
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
 from mecold.version import __version__
 
 __all__ = [
+    "Audiences",
+    "BehaviourState",
+    "BehaviourTask",
     "Catalog",
     "ClassConfig",
     "ClassState",
@@ -67,4 +74,7 @@ __all__ = [
     "UnknownItemError",
     "UserState",
     "__version__",
+    "past_behaviours",
+    "past_tastes",
+    "user_features",
 ]

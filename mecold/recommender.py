@@ -24,12 +24,12 @@ from mecold.data.known import known_in
 from mecold.day_one import opened, prior_of
 from mecold.encode.encoder import Encoder
 from mecold.encode.taught import taught_by
-from mecold.keeping import Keeping
 from mecold.meta.config import MetaConfig
 from mecold.meta.fit import fit
 from mecold.meta.ratings import learn_ratings
 from mecold.model import Model, Ratings, axes_of
 from mecold.rating import foretold
+from mecold.reaching import Reaching
 from mecold.report import FitReport, Recorder, Tracker
 from mecold.rules import Groups, ItemsOrPairs, Named, Rules, leaving, rerank_of
 from mecold.serving import check_state, chunks, finder, ranked_frame, states_of, with_seen
@@ -41,7 +41,7 @@ from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserS
 from mecold.values import flag, whole
 
 
-class Recommender(Keeping):
+class Recommender(Reaching):
     """Few-shot recommendations for users and items that the model has never seen.
 
     Args:

@@ -1,15 +1,14 @@
-"""The few public value types. No behaviour beyond turning a user's state into bytes or JSON and back."""
+"""The few public value types."""
 
-import base64
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
 
-from mecold.errors import InvalidDataError
+from mecold.portable import Portable, count_in, ids_in
 
 ItemId: TypeAlias = str | int
 """The caller's own item id; a catalogue holds strings or integers, not both."""
@@ -84,11 +83,8 @@ class Explanation:
     contributions: tuple[tuple[ItemId, float], ...]
 
 
-_NUMBERS = ("query", "trust", "again", "ratings")  # of a state, as arrays
-
-
 @dataclass(frozen=True, eq=False)
-class UserState:
+class UserState(Portable):
     """All that mecold knows of a user. The caller keeps it; mecold keeps nothing.
 
     Args:
@@ -109,54 +105,13 @@ class UserState:
     shots: int
     model: str
 
-    def __post_init__(self) -> None:
-        for name in _NUMBERS:
-            numbers = np.array(getattr(self, name), dtype=np.float32)
-            numbers.flags.writeable = False
-            object.__setattr__(self, name, numbers)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal when every field is, the numbers bit for bit."""
-        return self._all() == other._all() if isinstance(other, UserState) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._all())
-
-    def _all(self) -> tuple[object, ...]:
-        return self.seen, self.shots, self.model, *(getattr(self, name).tobytes() for name in _NUMBERS)
-
-    def to_json(self) -> str:
-        """The state as JSON text; `from_json` returns an equal state."""
-        numbers = {name: base64.b64encode(getattr(self, name).astype("<f4").tobytes()).decode() for name in _NUMBERS}
-        return json.dumps({**numbers, "seen": list(self.seen), "shots": self.shots, "model": self.model})
+    arrays: ClassVar[Mapping[str, str]] = {"query": "<f4", "trust": "<f4", "again": "<f4", "ratings": "<f4"}
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "UserState":
-        """Read a state written by `to_json`.
-
-        Raises:
-            InvalidDataError: if the text is not such a state.
-        """
-        try:
-            fields = json.loads(text)
-            query, trust, again, ratings = (
-                np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f4").astype(np.float32)
-                for name in _NUMBERS
-            )
-            seen, shots = tuple(fields["seen"]), int(fields["shots"])
-            if not all(isinstance(item, str | int) for item in seen):
-                raise TypeError("seen holds something that is no item id")
-            return cls(query, seen, trust, again, ratings, shots, str(fields["model"]))
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InvalidDataError(
-                f"This is not a saved UserState: {error!r}. Pass what `to_json()` returned."
-            ) from error
-
-    def to_bytes(self) -> bytes:
-        """The state as UTF-8 bytes of its JSON: small, portable, and safe to read from strangers."""
-        return self.to_json().encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "UserState":
-        """Read a state written by `to_bytes`."""
-        return cls.from_json(data)
+    def _read(cls, found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {
+            **arrays,
+            "seen": ids_in(found, "seen"),
+            "shots": count_in(found, "shots"),
+            "model": str(found["model"]),
+        }

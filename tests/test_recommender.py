@@ -72,8 +72,10 @@ def test_a_state_survives_json_and_bytes_and_nonsense_is_refused(fitted):
     assert UserState.from_json(user.to_json()) == user
     assert UserState.from_bytes(user.to_bytes()) == user
     assert fitted.recommend(UserState.from_bytes(user.to_bytes())) == fitted.recommend(user)
-    with pytest.raises(InvalidDataError, match="not a saved UserState"):
-        UserState.from_json('{"query": 3}')
+    told = json.loads(user.to_json())
+    for text in ('{"query": 3}', "[" * 100_000, *(json.dumps(told | bad) for bad in ({"seen": [True]}, {"shots": -1}))):
+        with pytest.raises(InvalidDataError, match="not a saved UserState"):
+            UserState.from_json(text)
     strange = json.loads(user.to_json()) | {"model": "other"}
     with pytest.raises(InvalidDataError, match="adapted by the model other"):
         fitted.recommend(UserState.from_json(json.dumps(strange)))

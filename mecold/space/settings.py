@@ -20,7 +20,8 @@ class FactorConfig:
         neighbours: length of the neighbour lists; 0 leaves them out.
         trend_bins: bins of time of the trend channel, where the log has timestamps; 0 leaves it out.
         exact_items: up to this many items, what all of them have in common is taken as it is.
-        gram_rank: with more items, directions in which what items have in common is taken as it is; beyond them each item stands for itself.
+        gram_rank: with more items, directions in which what they have in common is taken as it is; beyond them each item
+            stands for itself.
     """
 
     symmetric_rank: int = 160

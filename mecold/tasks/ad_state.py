@@ -1,10 +1,8 @@
 """What is known of the creatives of one place, and what callers tell of them."""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,13 +12,13 @@ from mecold.data.frames import FrameLike, id_column, read_frame, require
 from mecold.data.impressions import checked_counts
 from mecold.errors import InvalidDataError, few
 from mecold.lazy import cached_property
+from mecold.portable import Portable, finite, ids_in
 
-NUMBERS = ("prior", "shown", "clicks")
 _NUMBER = (int, float, np.integer, np.floating)
 
 
-@dataclass(frozen=True)
-class AdState:
+@dataclass(frozen=True, eq=False)
+class AdState(Portable):
     """All that is known of the creatives of one place. The caller keeps it; the model keeps nothing.
 
     Args:
@@ -37,11 +35,7 @@ class AdState:
     clicks: Float64[np.ndarray, " creatives"]
     model: str
 
-    def __post_init__(self) -> None:
-        for name in NUMBERS:
-            numbers = np.array(getattr(self, name), dtype=np.float64)
-            numbers.flags.writeable = False
-            object.__setattr__(self, name, numbers)
+    arrays: ClassVar[Mapping[str, str]] = {"prior": "<f8", "shown": "<f8", "clicks": "<f8"}
 
     @classmethod
     def of(cls, creatives: Sequence[str | int], numbers: Sequence[np.ndarray], model: str) -> "AdState":
@@ -54,13 +48,6 @@ class AdState:
         """Where each creative stands."""
         return {creative: at for at, creative in enumerate(self.creatives)}
 
-    def __eq__(self, other: object) -> bool:
-        """Equal when every field is, the numbers bit for bit."""
-        return self.to_json() == other.to_json() if isinstance(other, AdState) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.to_json())
-
     def rows(self, creatives: Sequence[str | int]) -> Int64[np.ndarray, " some"]:
         """Where some creatives stand.
 
@@ -72,43 +59,13 @@ class AdState:
             raise InvalidDataError(f"The state has no creative {few(list(dict.fromkeys(missing)))}. Add them first.")
         return np.array(found, np.int64)
 
-    def to_json(self) -> str:
-        """The state as JSON text; `from_json` returns an equal state."""
-        numbers = {name: base64.b64encode(getattr(self, name).astype("<f8").tobytes()).decode() for name in NUMBERS}
-        return json.dumps({"creatives": list(self.creatives), **numbers, "model": self.model})
-
     @classmethod
-    def from_json(cls, text: str | bytes) -> "AdState":
-        """Read a state written by `to_json`.
-
-        Raises:
-            InvalidDataError: if the text is not such a state.
-        """
-        try:
-            fields = json.loads(text)
-            numbers = [
-                np.frombuffer(base64.b64decode(fields[name], validate=True), dtype="<f8").astype(np.float64)
-                for name in NUMBERS
-            ]
-            creatives = tuple(fields["creatives"])
-            if any(len(one) != len(creatives) or not np.isfinite(one).all() for one in numbers):
-                raise ValueError("numbers that do not fit the creatives")
-            if not all(isinstance(one, str | int) for one in creatives):
-                raise TypeError("creatives holds something that is no id")
-            return cls.of(creatives, numbers, str(fields["model"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidDataError(
-                f"This is not a saved AdState: {error!r}. Pass what `to_json()` returned."
-            ) from error
-
-    def to_bytes(self) -> bytes:
-        """The state as UTF-8 bytes of its JSON: portable, and safe to read from strangers."""
-        return self.to_json().encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "AdState":
-        """Read a state written by `to_bytes`."""
-        return cls.from_json(data)
+    def _read(cls, found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        creatives = ids_in(found, "creatives")
+        finite(arrays)
+        if any(len(one) != len(creatives) for one in arrays.values()):
+            raise ValueError("numbers that do not fit the creatives")
+        return {**arrays, "creatives": creatives, "model": str(found["model"])}
 
 
 def read_creatives(source: Mapping[Any, str] | FrameLike) -> tuple[list[str | int], list[str]]:

@@ -24,7 +24,7 @@ from mecold.heads.clicks import Beliefs, Usual, adapt, best_chance
 from mecold.lazy import cached_property
 from mecold.meta.ads import Cells, learn
 from mecold.sealed import Sealed, plain, read_sealed, write_sealed
-from mecold.tasks.ad_state import NUMBERS, AdState, read_counts, read_creatives, twice_in
+from mecold.tasks.ad_state import AdState, read_counts, read_creatives, twice_in
 from mecold.values import generator, number, path, whole, word
 
 KIND, FORMAT = "click model", 1
@@ -143,7 +143,7 @@ class ClickModel:
         if twice := twice_in([*old.creatives, *ids]):
             raise InvalidDataError(f"The creatives {few(twice)} are there already; an id stands for one creative.")
         fresh = (self.foretell(texts), np.zeros(len(ids)), np.zeros(len(ids)))
-        numbers = [np.concatenate([getattr(old, name), one]) for name, one in zip(NUMBERS, fresh, strict=True)]
+        numbers = [np.concatenate([getattr(old, name), one]) for name, one in zip(AdState.arrays, fresh, strict=True)]
         return AdState.of((*old.creatives, *ids), numbers, self.fingerprint)
 
     def drop(self, creatives: Sequence[str | int], state: AdState) -> AdState:
@@ -154,7 +154,7 @@ class ClickModel:
         """
         gone = self._own(state).rows(plain_ids(creatives, "creatives"))
         keep = np.setdiff1d(np.arange(len(state.creatives)), gone)
-        numbers = [getattr(state, name)[keep] for name in NUMBERS]
+        numbers = [getattr(state, name)[keep] for name in AdState.arrays]
         return AdState.of([state.creatives[at] for at in keep.tolist()], numbers, self.fingerprint)
 
     def observe(self, counts: Mapping[Any, tuple[float, float]] | FrameLike, state: AdState) -> AdState:
@@ -291,7 +291,7 @@ class ClickModel:
         return state
 
     def _believe(self, state: AdState) -> tuple[Beliefs, torch.Tensor]:
-        prior, shown, clicks = (torch.from_numpy(getattr(state, name).copy())[None] for name in NUMBERS)
+        prior, shown, clicks = (torch.from_numpy(getattr(state, name).copy())[None] for name in AdState.arrays)
         return adapt(prior, shown, clicks, torch.ones_like(prior, dtype=torch.bool), self.usual), prior
 
 
