@@ -73,9 +73,9 @@ def list_adapters(json_: AsJson = False) -> None:
 @app.command()
 def fit(
     interactions: Annotated[
-        Path, typer.Option(help="Parquet or csv: user_id, item_id, optional timestamp, rating, ...")
+        Path, typer.Option(help="Parquet, arrow, csv or jsonl: user_id, item_id, optional timestamp, rating, ...")
     ],
-    items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
+    items: Annotated[Path, typer.Option(help="Parquet, arrow, csv or jsonl: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     encoder: Annotated[
         list[str], typer.Option(help="Hub name or local folder of a BERT-like model; several stand side by side.")

@@ -20,14 +20,14 @@ _TIME = (
     r"(?:[T ](?<minute>[0-9]{2}:[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<part>[0-9]{1,9}))?)?"
     r"(?: ?(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>[0-9]{2}):?(?<minutes>[0-9]{2})))?)?$"
 )
-_SEPARATORS = (";", "\t")
+_SEPARATORS = (";", "\t", "|", "^", "~", "\x01", "\x1f")
 
 
-def read_csv(path: Path, rows: int | None = None) -> pl.DataFrame:
-    """All columns as text, of the first `rows` where given. Of a header without any comma, a semicolon or a tab separates.
+def scan_csv(path: Path) -> pl.LazyFrame:
+    """All columns as text. Of a header without any comma, what else can separate does: a semicolon, a tab, a bar, ...
 
     Raises:
-        InvalidDataError: if the file is not UTF-8 (nor UTF-16 that says so), or its lines are not as long as its header.
+        InvalidDataError: if the file is not UTF-8 (nor UTF-16 that says so).
     """
     with path.open("rb") as file:
         head = file.readline(1 << 16)
@@ -37,9 +37,10 @@ def read_csv(path: Path, rows: int | None = None) -> pl.DataFrame:
         if wide:
             source = io.BytesIO(path.read_bytes().decode("utf-16").encode())
             head = source.getvalue().partition(b"\n")[0]
-        return pl.read_csv(source, infer_schema=False, separator=_separator(head.decode("utf-8-sig")), n_rows=rows)
-    except (UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise InvalidDataError(f"Cannot read '{path}': {_remedy(error)}") from error
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(head.decode("utf-8-sig"))
+        return pl.scan_csv(source, infer_schema=False, separator=separator, glob=False)
+    except UnicodeDecodeError as error:
+        raise InvalidDataError(f"Cannot read '{path}': {why_not(error)}") from error
 
 
 def _separator(header: str) -> str:
@@ -48,7 +49,8 @@ def _separator(header: str) -> str:
     return found[0] if len(found) == 1 and "," not in bare else ","
 
 
-def _remedy(error: Exception) -> str:
+def why_not(error: Exception) -> str:
+    """Why a csv file cannot be read, and what to do."""
     if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error):
         return "it is not UTF-8. Save it as UTF-8: iconv -f latin1 -t utf-8 OLD.csv > NEW.csv, if it is Latin-1."
     reason = str(error).strip().splitlines()[0]
