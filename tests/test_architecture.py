@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mecold"
 
 FOLDERS = ["errors types version devices plugins shop report tracking math", "data sealed", "encode space", "heads tuning",
-           "meta", "model", "rules", "store serving stock rating", "evaluation recommender choice tasks", "cli"]  # fmt: skip
+           "meta", "model", "rules", "store serving stock rating", "evaluation recommender choice tasks", "jobs",
+           "cli"]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 
@@ -97,6 +98,7 @@ def test_channels_are_addressed_by_name_alone():
         ("implicit", "evaluation.systems.factors"),
         ("irspack", "evaluation.systems.factors"),
         ("psutil", "evaluation.ranking"),
+        ("ray", "jobs.on_ray"),
     ],
 )
 def test_heavy_libraries_have_one_door_and_are_imported_lazily(library, door):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mecold.choice import choose_encoder
 from mecold.cli.ads import app as ads_app
+from mecold.cli.batch import batch
 from mecold.cli.catalogue import hide, show, sync
 from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
@@ -39,7 +40,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(ads_app, name="ads")
-for command in (recommend, similar, hide, show, sync):
+for command in (recommend, batch, similar, hide, show, sync):
     app.command()(command)
 
 

@@ -12,9 +12,9 @@ import polars as pl
 
 from mecold.errors import InvalidDataError, few
 
-_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
-_SURE_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # within 64 bits whatever the digits
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
+SURE_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # within 64 bits whatever the digits
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TIME = (
     r"^(?<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[T ](?<minute>[0-9]{2}:[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<part>[0-9]{1,9}))?)?"
@@ -67,7 +67,7 @@ def id_from_text(column: pl.Series, like: Any = None) -> pl.Series:
     if like == pl.String:
         return column
     values = column.drop_nulls()
-    if values.is_empty() or not values.str.contains(_SURE_INTEGER if like is None else _INTEGER).all():
+    if values.is_empty() or not values.str.contains(SURE_INTEGER if like is None else INTEGER).all():
         return column
     numbers = column.cast(pl.Int64, strict=False)
     return numbers if numbers.null_count() == column.null_count() else column
@@ -78,15 +78,15 @@ def number_from_text(column: pl.Series) -> pl.Series:
     values = column.drop_nulls()
     if values.is_empty():
         return column.cast(pl.Null)
-    if values.str.contains(_NUMBER).all():
+    if values.str.contains(NUMBER).all():
         return column.cast(pl.Float64)
     if values.str.contains(_TIME).all():
-        times = _times(column)
+        times = times_of(column)
         return times if times.null_count() == column.null_count() else column
     return column
 
 
-def _times(column: pl.Series) -> pl.Series:
+def times_of(column: pl.Series) -> pl.Series:
     """Times in UTC, as which one without a zone counts; null where a day or an hour does not exist."""
     part = column.str.extract_groups(_TIME).struct
     day, minute, second = part.field("day"), part.field("minute").fill_null("00:00"), part.field("second")
@@ -106,17 +106,17 @@ def guessed(column: pl.Series) -> pl.Series:
 def holds_words(column: pl.Series) -> bool:
     """False for text that is nothing but numbers or times, which describes no item."""
     values = column.drop_nulls()
-    return values.is_empty() or not (values.str.contains(_NUMBER) | values.str.contains(_TIME)).all()
+    return values.is_empty() or not (values.str.contains(NUMBER) | values.str.contains(_TIME)).all()
 
 
 def unreadable(column: pl.Series) -> pl.Series:
     """The different values of a column that are neither numbers nor times; all of them where both stand mixed."""
     values = column.drop_nulls().unique(maintain_order=True)
-    odd = values.filter(~values.str.contains(_NUMBER) & _times(values).is_null())
+    odd = values.filter(~values.str.contains(NUMBER) & times_of(values).is_null())
     return odd if len(odd) else values
 
 
 def not_integers(ids: pl.Series) -> str:
     """Which ids of text are no integers that could be written in one way only, in words."""
-    odd = ids.filter(~ids.str.contains(_SURE_INTEGER)).unique(maintain_order=True)
+    odd = ids.filter(~ids.str.contains(SURE_INTEGER)).unique(maintain_order=True)
     return f"{few(odd.to_list())} {'is' if len(odd) == 1 else 'are'} none" if len(odd) else "some exceed 64 bits"
