@@ -369,6 +369,44 @@ def test_forty_kills_leave_what_an_undisturbed_job_leaves(model, spread, tmp_pat
 # ---- the command line
 
 
+def command(*given: str) -> list[str]:
+    return [sys.executable, "-c", "from mecold.cli.main import app; app()", "batch", *given]
+
+
+def test_a_full_disk_stops_a_job_and_room_lets_it_go_on(model, spread, tmp_path):
+    (tmp_path / "out").mkdir()
+    mount = f"mount -t tmpfs -o size=140k none {tmp_path / 'out'}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount")
+    asked = command(model, "--histories", spread, "--out", str(tmp_path / "out/job"), "--parts", "8")
+    script = f'{mount}; "$@"; echo first $?; mount -o remount,size=9m {tmp_path / "out"}; "$@"; echo second $?; '
+    script += f"cp -r {tmp_path / 'out/job'} {tmp_path / 'copy'}"
+    found = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *asked], capture_output=True, text=True, check=False
+    )
+    assert "first 75" in found.stdout, found.stderr
+    assert "disk is full" in found.stderr
+    assert "second 0" in found.stdout
+    run(Job(model=model, histories=spread, out=str(tmp_path / "whole"), parts=8))
+    assert content(tmp_path / "copy") == content(tmp_path / "whole")
+
+
+def test_a_job_that_is_asked_to_stop_says_so_and_goes_on_later(model, spread, tmp_path):
+    asked = command(
+        model, "--histories", spread, "--out", str(tmp_path / "out"), "--parts", "60", "--because", "5", "--json"
+    )
+    job = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    next(line for line in job.stdout if '"part"' in line)
+    job.terminate()
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 75
+    assert "same command goes on" in told
+    assert not (tmp_path / "out/summary.json").exists()
+    assert subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "out/summary.json").exists()
+
+
 def test_exit_codes_tell_a_scheduler_what_happened(model, spread, log, fitted, tmp_path):
     asked = ["batch", model, "-k", "4", "--out", str(tmp_path / "out")]
     found = CliRunner().invoke(app, [*asked, "--histories", spread, "--json"])
