@@ -42,8 +42,9 @@ def actors(plan: Plan, method: str, units: Sequence[int]) -> Iterator[Any]:
     context.enable_progress_bars = False
     gpus = 1 if device_of(plan.job.device).type == "cuda" else 0
     most = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(units))))
-    done = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
+    pool = ray.data.ActorPoolStrategy(size=max(1, min(most, len(units))))
+    # units are handed over as they are: reading them from somewhere would take a processor that the actors have
+    done = ray.data.from_items([{"id": unit} for unit in units], override_num_blocks=len(units)).map_batches(
         _Actor, fn_constructor_args=(plan, method), batch_size=1, num_gpus=gpus or None, num_cpus=None if gpus else 1,
         compute=pool, max_restarts=-1, max_task_retries=-1,
     )  # fmt: skip
