@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "mecold"
 
 FOLDERS = ["errors portable types values version devices plugins shop report tracking math swap forks threads lazy",
            "data sealed", "encode space", "heads tuning", "meta", "model", "rules", "store serving stock rating",
-           "answers keeping day_one audience", "reaching", "evaluation recommender choice tasks", "cli"]  # fmt: skip
+           "answers keeping day_one audience", "reaching", "evaluation recommender choice tasks", "jobs", "cli"]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 
@@ -98,6 +98,7 @@ def test_channels_are_addressed_by_name_alone():
         ("implicit", "evaluation.systems.factors"),
         ("irspack", "evaluation.systems.factors"),
         ("psutil", "evaluation.ranking"),
+        ("ray", "jobs.on_ray"),
     ],
 )
 def test_heavy_libraries_have_one_door_and_are_imported_lazily(library, door):

@@ -117,7 +117,7 @@ def test_what_cannot_be_used_is_named_with_counts(frame, message):
 def test_a_dictionary_or_a_strange_file_is_refused(tmp_path):
     with pytest.raises(InvalidDataError, match="a dict; pass a polars"):
         Catalog.read({"item_id": [1]})
-    with pytest.raises(InvalidDataError, match=r"must end in \.parquet or \.csv"):
+    with pytest.raises(InvalidDataError, match=r"must end in \.parquet, \.arrow, \.csv"):
         Catalog.read(tmp_path / "x.json")
     with pytest.raises(InvalidDataError, match="There is no file"):
         Catalog.read(tmp_path / "x.csv")

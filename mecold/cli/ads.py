@@ -24,7 +24,9 @@ OfEncoder = Annotated[str, typer.Option(help="Hub name or local folder of the mo
 
 @app.command()
 def fit(
-    impressions: Annotated[Path, typer.Option(help="Parquet or csv: text, impressions, clicks, group, optional time.")],
+    impressions: Annotated[
+        Path, typer.Option(help="Parquet, arrow, csv or jsonl: text, impressions, clicks, group, optional time.")
+    ],
     target: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
     encoder: OfEncoder = DEFAULT_MODEL,
     column: Renames = [],  # noqa: B006
@@ -53,8 +55,10 @@ def fit(
 @app.command()
 def rank(
     model: Annotated[Path, typer.Argument(help="Folder that `mecold ads fit` wrote.")],
-    creatives: Annotated[Path, typer.Option(help="Parquet or csv: creative_id, text.")],
-    counts: Annotated[Path | None, typer.Option(help="Parquet or csv: creative_id, impressions, clicks.")] = None,
+    creatives: Annotated[Path, typer.Option(help="Parquet, arrow, csv or jsonl: creative_id, text.")],
+    counts: Annotated[
+        Path | None, typer.Option(help="Parquet, arrow, csv or jsonl: creative_id, impressions, clicks.")
+    ] = None,
     encoder: OfEncoder = DEFAULT_MODEL,
     json_: AsJson = False,
 ) -> None:

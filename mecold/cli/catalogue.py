@@ -38,7 +38,7 @@ def show(model: ModelFolder, items: Ids) -> None:
 @options()
 def sync(
     model: ModelFolder,
-    items: Annotated[Path, typer.Option(help="Parquet or csv with every item on offer.")],
+    items: Annotated[Path, typer.Option(help="Parquet, arrow, csv or jsonl with every item on offer.")],
     gone: Annotated[Literal["hide", "remove"], typer.Option(help="What becomes of items that are not in it.")] = "hide",
     column: Renames = [],  # noqa: B006
     json_: AsJson = False,

@@ -19,10 +19,11 @@ app = typer.Typer(help="Train the text encoder on a shop's own texts and log; ex
 
 @app.command()
 def train(
-    items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
+    items: Annotated[Path, typer.Option(help="Parquet, arrow, csv or jsonl: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
     interactions: Annotated[
-        Path | None, typer.Option(help="Parquet or csv of the log; without one, item texts alone are learned from.")
+        Path | None,
+        typer.Option(help="Parquet, arrow, csv or jsonl of the log; without one, item texts alone are learned from."),
     ] = None,
     base: Annotated[str, typer.Option(help="Hub name or local folder of a BERT-like model.")] = DEFAULT_MODEL,
     task: Annotated[list[str], typer.Option(help=f"{', '.join(TASKS)}; repeatable.")] = ["auto"],  # noqa: B006
@@ -38,7 +39,7 @@ def train(
         Path | None, typer.Option(help="Texts that are no items, in the items' text columns, for views and dropout.")
     ] = None,
     impressions: Annotated[
-        Path | None, typer.Option(help="Parquet or csv: text, impressions, clicks, optional group.")
+        Path | None, typer.Option(help="Parquet, arrow, csv or jsonl: text, impressions, clicks, optional group.")
     ] = None,
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -30,9 +30,13 @@ app = typer.Typer(
 
 Log: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--interactions", help="Parquet or csv: user_id, item_id, optional timestamp or position."),
+    typer.Option(
+        "--interactions", help="Parquet, arrow, csv or jsonl: user_id, item_id, optional timestamp or position."
+    ),
 ]
-Items: TypeAlias = Annotated[Path | None, typer.Option("--items", help="Parquet or csv: item_id and text columns.")]
+Items: TypeAlias = Annotated[
+    Path | None, typer.Option("--items", help="Parquet, arrow, csv or jsonl: item_id and text columns.")
+]
 Split: TypeAlias = Annotated[Literal["user", "time", "item"], typer.Option(help="Who or what is cold.")]
 Numbers: TypeAlias = Annotated[str, typer.Option(help="Support sizes; 10 for the item protocol unless given.")]
 Seeds: TypeAlias = Annotated[str, typer.Option(help="Seeds of the split and of the systems.")]

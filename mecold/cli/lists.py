@@ -82,7 +82,9 @@ def recommend(
         list[str], typer.Option("--items", help="Ids of the user's items, oldest first; repeatable.")
     ] = [],  # noqa: B006
     more: Annotated[list[str] | None, typer.Argument(help="Further ids, so that `--items ID ID ...` works.")] = None,
-    history: Annotated[Path | None, typer.Option(help="Parquet or csv of histories: a batch of users.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Parquet, arrow, csv or jsonl of histories: a batch of users.")
+    ] = None,
     attribute: Annotated[
         list[str], typer.Option(help="What else is known of the one user: NAME=VALUE; repeatable.")
     ] = [],  # noqa: B006
@@ -98,7 +100,7 @@ def recommend(
 ) -> None:
     """Recommend for one user (by items) or for a file of users (by history).
 
-    Files are parquet or csv; --column maps the columns of all of them.
+    Files are parquet, arrow, csv or jsonl, folders and globs too; --column maps the columns of all of them.
 
     Examples:
     mecold recommend model/ --items A1 B7 -k 5

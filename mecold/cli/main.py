@@ -14,6 +14,7 @@ from rich.table import Table
 from mecold.choice import choose_encoder
 from mecold.cli.ads import app as ads_app
 from mecold.cli.audience import audience
+from mecold.cli.batch import batch
 from mecold.cli.catalogue import hide, show, sync
 from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
@@ -40,7 +41,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(ads_app, name="ads")
-for command in (recommend, similar, audience, hide, show, sync):
+for command in (recommend, batch, similar, audience, hide, show, sync):
     app.command()(command)
 
 
@@ -74,9 +75,9 @@ def list_adapters(json_: AsJson = False) -> None:
 @app.command()
 def fit(
     interactions: Annotated[
-        Path, typer.Option(help="Parquet or csv: user_id, item_id, optional timestamp, rating, ...")
+        Path, typer.Option(help="Parquet, arrow, csv or jsonl: user_id, item_id, optional timestamp, rating, ...")
     ],
-    items: Annotated[Path, typer.Option(help="Parquet or csv: item_id and text columns.")],
+    items: Annotated[Path, typer.Option(help="Parquet, arrow, csv or jsonl: item_id and text columns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     encoder: Annotated[
         list[str], typer.Option(help="Hub name or local folder of a BERT-like model; several stand side by side.")

@@ -12,22 +12,22 @@ import polars as pl
 
 from mecold.errors import InvalidDataError, few
 
-_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
-_SURE_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # within 64 bits whatever the digits
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
+SURE_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # within 64 bits whatever the digits
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TIME = (
     r"^(?<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[T ](?<minute>[0-9]{2}:[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<part>[0-9]{1,9}))?)?"
     r"(?: ?(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>[0-9]{2}):?(?<minutes>[0-9]{2})))?)?$"
 )
-_SEPARATORS = (";", "\t")
+_SEPARATORS = (";", "\t", "|", "^", "~", "\x01", "\x1f")
 
 
-def read_csv(path: Path, rows: int | None = None) -> pl.DataFrame:
-    """All columns as text, of the first `rows` where given. Of a header without any comma, a semicolon or a tab separates.
+def scan_csv(path: Path) -> pl.LazyFrame:
+    """All columns as text. Of a header without any comma, what else can separate does: a semicolon, a tab, a bar, ...
 
     Raises:
-        InvalidDataError: if the file is not UTF-8 (nor UTF-16 that says so), or its lines are not as long as its header.
+        InvalidDataError: if the file is not UTF-8 (nor UTF-16 that says so).
     """
     with path.open("rb") as file:
         head = file.readline(1 << 16)
@@ -37,9 +37,10 @@ def read_csv(path: Path, rows: int | None = None) -> pl.DataFrame:
         if wide:
             source = io.BytesIO(path.read_bytes().decode("utf-16").encode())
             head = source.getvalue().partition(b"\n")[0]
-        return pl.read_csv(source, infer_schema=False, separator=_separator(head.decode("utf-8-sig")), n_rows=rows)
-    except (UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise InvalidDataError(f"Cannot read '{path}': {_remedy(error)}") from error
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(head.decode("utf-8-sig"))
+        return pl.scan_csv(source, infer_schema=False, separator=separator, glob=False)
+    except UnicodeDecodeError as error:
+        raise InvalidDataError(f"Cannot read '{path}': {why_not(error)}") from error
 
 
 def _separator(header: str) -> str:
@@ -48,7 +49,8 @@ def _separator(header: str) -> str:
     return found[0] if len(found) == 1 and "," not in bare else ","
 
 
-def _remedy(error: Exception) -> str:
+def why_not(error: Exception) -> str:
+    """Why a csv file cannot be read, and what to do."""
     if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error):
         return "it is not UTF-8. Save it as UTF-8: iconv -f latin1 -t utf-8 OLD.csv > NEW.csv, if it is Latin-1."
     reason = str(error).strip().splitlines()[0]
@@ -65,7 +67,7 @@ def id_from_text(column: pl.Series, like: Any = None) -> pl.Series:
     if like == pl.String:
         return column
     values = column.drop_nulls()
-    if values.is_empty() or not values.str.contains(_SURE_INTEGER if like is None else _INTEGER).all():
+    if values.is_empty() or not values.str.contains(SURE_INTEGER if like is None else INTEGER).all():
         return column
     numbers = column.cast(pl.Int64, strict=False)
     return numbers if numbers.null_count() == column.null_count() else column
@@ -76,15 +78,15 @@ def number_from_text(column: pl.Series) -> pl.Series:
     values = column.drop_nulls()
     if values.is_empty():
         return column.cast(pl.Null)
-    if values.str.contains(_NUMBER).all():
+    if values.str.contains(NUMBER).all():
         return column.cast(pl.Float64)
     if values.str.contains(_TIME).all():
-        times = _times(column)
+        times = times_of(column)
         return times if times.null_count() == column.null_count() else column
     return column
 
 
-def _times(column: pl.Series) -> pl.Series:
+def times_of(column: pl.Series) -> pl.Series:
     """Times in UTC, as which one without a zone counts; null where a day or an hour does not exist."""
     part = column.str.extract_groups(_TIME).struct
     day, minute, second = part.field("day"), part.field("minute").fill_null("00:00"), part.field("second")
@@ -104,17 +106,17 @@ def guessed(column: pl.Series) -> pl.Series:
 def holds_words(column: pl.Series) -> bool:
     """False for text that is nothing but numbers or times, which describes no item."""
     values = column.drop_nulls()
-    return values.is_empty() or not (values.str.contains(_NUMBER) | values.str.contains(_TIME)).all()
+    return values.is_empty() or not (values.str.contains(NUMBER) | values.str.contains(_TIME)).all()
 
 
 def unreadable(column: pl.Series) -> pl.Series:
     """The different values of a column that are neither numbers nor times; all of them where both stand mixed."""
     values = column.drop_nulls().unique(maintain_order=True)
-    odd = values.filter(~values.str.contains(_NUMBER) & _times(values).is_null())
+    odd = values.filter(~values.str.contains(NUMBER) & times_of(values).is_null())
     return odd if len(odd) else values
 
 
 def not_integers(ids: pl.Series) -> str:
     """Which ids of text are no integers that could be written in one way only, in words."""
-    odd = ids.filter(~ids.str.contains(_SURE_INTEGER)).unique(maintain_order=True)
+    odd = ids.filter(~ids.str.contains(SURE_INTEGER)).unique(maintain_order=True)
     return f"{few(odd.to_list())} {'is' if len(odd) == 1 else 'are'} none" if len(odd) else "some exceed 64 bits"

@@ -3,27 +3,29 @@
 The one place that knows about pandas, arrow, files and column names. It judges columns, not their meaning.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import narwhals as nw
 import polars as pl
 
-from mecold.data.delimited import guessed, id_from_text, not_integers, number_from_text, read_csv, unreadable
+from mecold.data.delimited import guessed, id_from_text, not_integers, number_from_text, unreadable
+from mecold.data.files import ENDINGS, files_of, read_files
+from mecold.data.grouped import LISTS, long_form
 from mecold.errors import InvalidDataError, few
 from mecold.forks import check_frames
 from mecold.values import table
 
 FrameLike: TypeAlias = Any
-"""A polars, pandas or arrow table (anything narwhals reads), or the path of a parquet or csv file."""
+"""A polars, pandas or arrow table (anything narwhals reads), or the path of files: parquet, arrow, csv or jsonl; a folder,
+a glob, or an address that fsspec opens."""
 
 Columns: TypeAlias = Mapping[str, str]
 """Canonical column name -> the caller's column name, for those that differ."""
 
 INTERACTION_NUMBERS = ("timestamp", "position", "rating", "weight", "label")
-INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS, "event")
+INTERACTION_NAMES = ("user_id", "item_id", *INTERACTION_NUMBERS, "event", *LISTS)
 """The canonical names of interactions."""
 
 TIMES = ("timestamp", "position")
@@ -44,7 +46,9 @@ def read_frame(
 ) -> pl.DataFrame:
     """The source as a polars frame, the mapped columns under their canonical names.
 
-    Of a csv file, ids become text or integers, numbers and times what they are, and other columns stay text.
+    Of a csv file, ids become text or integers, numbers and times what they are, and other columns stay text; of a jsonl
+    file texts that are to be numbers or times become these. Where there are users and items, one list of items per user
+    becomes one row per item (`mecold.data.grouped`).
 
     Args:
         source: a frame or a path.
@@ -62,8 +66,7 @@ def read_frame(
     check_frames(f"Reading the {what} from a table or file")
     columns = None if columns is None else table(columns, "columns", "canonical names to your columns")
     check_names(columns or {}, names, what)
-    path = Path(source) if isinstance(source, str | Path) else None
-    frame = _to_polars(source, what) if path is None else _read_path(path, what)
+    frame, kind = read_files(source, what) if isinstance(source, str | Path) else (_to_polars(source, what), None)
     renames = {theirs: ours for ours, theirs in (columns or {}).items() if theirs != ours}
     missing = [theirs for theirs in renames if theirs not in frame.columns]
     if missing:
@@ -73,7 +76,9 @@ def read_frame(
         )
     hidden = [ours for ours in renames.values() if ours in frame.columns and ours not in renames]
     frame = frame.drop(hidden).rename(renames)
-    return frame if path is None or path.suffix.lower() != ".csv" else _typed(frame, names, ids or {}, guess)
+    if names is not None and {"user_id", "item_id"} <= set(names):
+        frame = long_form(frame, what)
+    return frame if kind not in ("csv", "jsonl") else typed(frame, names, ids or {}, guess, of_text=kind == "csv")
 
 
 def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> None:
@@ -93,12 +98,31 @@ def check_names(columns: Columns, names: Sequence[str] | None, what: str) -> Non
         raise InvalidDataError(f"`columns` maps two names of the {what} to {few(twice)}. Map one, or copy the column.")
 
 
-def _typed(
-    frame: pl.DataFrame, names: Sequence[str] | None, ids: Mapping[str, Any], guess: Sequence[str]
+def typed(
+    frame: pl.DataFrame,
+    names: Sequence[str] | None,
+    ids: Mapping[str, Any],
+    guess: Sequence[str] = (),
+    *,
+    of_text: bool = True,
 ) -> pl.DataFrame:
-    """A frame of text with types where they are needed."""
+    """A frame out of a file of text with types where they are needed.
+
+    Args:
+        frame: as it was read.
+        names: canonical names, as in `read_frame`.
+        ids: types of columns of ids, as there.
+        guess: further columns, as there.
+        of_text: nothing but text is in the file; otherwise only numbers and times may stand as text, and all else is what
+            it is.
+    """
 
     def of(name: str, column: pl.Series) -> pl.Series:
+        if column.dtype != pl.String:
+            return column
+        if not of_text:
+            numeric = name in guess or (names is not None and name in names and name in INTERACTION_NUMBERS)
+            return number_from_text(column) if numeric else column
         if name in ids or (names is not None and name in names and name.endswith("_id")):
             return id_from_text(column, ids.get(name))
         if names is None or name in guess:
@@ -130,44 +154,13 @@ def as_said(frame: pl.DataFrame, types: Mapping[str, Any], what: str) -> pl.Data
     return frame
 
 
-def check_path(path: Path, what: str) -> Callable[[Path], pl.DataFrame]:
-    """What reads such a file.
+def column_names(path: str | Path, what: str) -> list[str]:
+    """The columns of files as they are called there; of them no more is read.
 
     Raises:
-        InvalidDataError: if it is of no known kind, or not there.
+        InvalidDataError: if they are of no known kind, not there, or cannot be read.
     """
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": read_csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InvalidDataError(f"Cannot read the {what} from '{path}': the name must end in .parquet or .csv.")
-    if not path.is_file():
-        raise InvalidDataError(f"There is no file '{path}' to read the {what} from.")
-    return reader
-
-
-def column_names(path: Path, what: str) -> list[str]:
-    """The columns of a file as they are called there; of it no more is read.
-
-    Raises:
-        InvalidDataError: if it is of no known kind, not there, or cannot be read.
-    """
-    reader = check_path(path, what)
-    with _told(path, what):
-        return list(pl.read_parquet_schema(path)) if reader is pl.read_parquet else read_csv(path, rows=0).columns
-
-
-def _read_path(path: Path, what: str) -> pl.DataFrame:
-    reader = check_path(path, what)
-    with _told(path, what):
-        return reader(path)
-
-
-@contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InvalidDataError(f"Cannot read the {what} from '{path}': {error}") from error
+    return list(dict.fromkeys(name for file in files_of(path, what) for name in file.columns(what)))
 
 
 def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
@@ -189,8 +182,8 @@ def _to_polars(source: FrameLike, what: str) -> pl.DataFrame:
         ) from error
     if frame is None:
         raise InvalidDataError(
-            f"The {what} are a {type(source).__name__}; pass a polars, pandas or arrow table, or a path to a "
-            ".parquet or .csv file."
+            f"The {what} are a {type(source).__name__}; pass a polars, pandas or arrow table, or a path to files that end in "
+            f"{ENDINGS}."
         )
     return frame
 
@@ -204,7 +197,7 @@ def require(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:
     missing = [name for name in names if name not in frame.columns]
     if missing:
         mapping = ", ".join(f"{name!r}: <your column>" for name in missing)
-        glued = any(mark in name for name in frame.columns for mark in ";\t")
+        glued = any(mark in name for name in frame.columns for mark in ";\t|^~:")
         hint = " (Does something else than a comma separate them? Save the csv with commas.)" if glued else ""
         raise InvalidDataError(
             f"The {what} need the column {few(missing)}; they have {few(frame.columns, 20)}.{hint} "
