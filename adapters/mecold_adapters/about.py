@@ -33,3 +33,7 @@ CORNAC = Adapter(
         "MecoldRecommender": "mecold as a NextItemRecommender and as a Recommender in cornac.Experiment",
     },
 )  # fmt: skip
+SPARK = Adapter(
+    "spark", "pyspark", "spark", "PySpark 4.1", ">=4,<5",
+    {"recommend": "lists for the users of a Spark table, by mapInArrow"},
+)  # fmt: skip
