@@ -8,7 +8,7 @@ PIN_cornac := cornac==3.0.1
 PIN_lenskit := lenskit==2025.8.1
 PIN_ray := ray[data]==2.60.0 pyarrow
 PIN_rectools := rectools==0.19.0
-PIN_spark := pyspark==4.1.4 pyarrow
+PIN_spark := pyspark==4.1.4 pandas pyarrow
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'

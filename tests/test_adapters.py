@@ -689,7 +689,7 @@ def test_listing_imports_no_host():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("name", ["implicit", "sklearn", "lenskit", "rectools", "cornac"])
+@pytest.mark.parametrize("name", ["implicit", "sklearn", "lenskit", "rectools", "cornac", "spark"])
 def test_a_missing_host_says_how_to_install_it(name):
     about = getattr(mecold_adapters.about, name.upper())
     code = f"import sys; sys.modules[{about.module!r}] = None; import mecold_adapters.{name}"

@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812 (as everybody calls it)
-from pyspark.sql import types as T  # noqa: N812
 
 from mecold import Recommender
 from mecold.data.frames import INTERACTION_NAMES, TIMES
 from mecold.errors import InvalidDataError, few
 from mecold.jobs.lists import Users, Wanted, lists_of, whole_users
+from mecold_adapters.about import SPARK
+
+try:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F  # noqa: N812 (as everybody calls it)
+    from pyspark.sql import types as T  # noqa: N812
+except ImportError as error:
+    raise SPARK.missing() from error
+SPARK.warn_unless_supported()
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -50,12 +56,10 @@ def recommend(
         settings: further arguments of `recommend_batch` that are the same for all users, such as `exclude` or `on_unknown`.
 
     Returns:
-        A table with `user_id`, `items` and `scores`, best first, and `because` where it was wanted. It is made when it is asked
-        for.
+        A table with `user_id`, `items` and `scores`, best first, and `because` where it was wanted; made when it is asked for.
 
     Raises:
-        InvalidDataError: if a column is missing, or `max_history` has nothing to go by.
-        ModelFileError: if the model cannot be read here.
+        MecoldError: if a column is missing, `max_history` has nothing to go by, or the model cannot be read here.
     """
     missing = [name for name in ("user_id", "item_id") if name not in histories.columns]
     if missing:
@@ -69,12 +73,12 @@ def recommend(
     if users is not None:
         table = table.unionByName(users.select(F.col("user_id").cast(user)).distinct(), allowMissingColumns=True)
     spread = table.repartition(partitions, "user_id") if partitions else table.repartition("user_id")
-    fields = [("user_id", user), ("items", T.ArrayType(item)), ("scores", T.ArrayType(T.FloatType()))]
-    fields += [("because", T.ArrayType(T.ArrayType(item)))] if because else []
+    fields = {"user_id": user, "items": T.ArrayType(item), "scores": T.ArrayType(T.FloatType())}
+    fields |= {"because": T.ArrayType(T.ArrayType(item))} if because else {}
     wanted = Wanted(k, settings, min_score, max_history, because)
     return spread.sortWithinPartitions("user_id", *times, "item_id").mapInArrow(
         partial(_lists, str(model), wanted, {"string": pa.string()}.get(item.simpleString(), pa.int64())),
-        T.StructType([T.StructField(name, kind) for name, kind in fields]),
+        T.StructType([T.StructField(name, kind) for name, kind in fields.items()]),
     )
 
 

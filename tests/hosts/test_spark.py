@@ -111,7 +111,7 @@ def test_a_killed_executor_costs_no_list(spark, model, log, fitted):
 
 
 def test_what_cannot_be_used_is_said_before_spark_starts(spark, model, log):
-    with pytest.raises(InvalidDataError, match="no column item_id"):
+    with pytest.raises(InvalidDataError, match="no column 'item_id'"):
         recommend(table(spark, log.select("user_id")), model)
     with pytest.raises(InvalidDataError, match="nothing orders them"):
         recommend(table(spark, log.select("user_id", "item_id")), model, max_history=3)
