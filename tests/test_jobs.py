@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import shlex
 import subprocess
 import sys
 import zlib
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -452,3 +455,17 @@ def test_the_hash_of_an_id_is_the_same_everywhere(ids):
     assert hashes(pl.Series(ids, dtype=pl.String)).tolist() == [zlib.crc32(one.encode()) for one in ids]
     numbers = pl.Series([len(one) for one in ids], dtype=pl.Int64)
     assert hashes(numbers).tolist() == hashes(numbers.cast(pl.String)).tolist()
+
+
+@pytest.mark.parametrize("name", ["crontab", "airflow_dag.py", "kubernetes.yaml"])
+def test_the_commands_of_the_schedulers_are_understood(name):
+    """As far as the command line: options that are gone or renamed would be refused."""
+    text = (Path(__file__).parents[1] / "examples/schedulers" / name).read_text()
+    words = re.search(
+        r"mecold batch (.*?)\|\| test", text.replace('"\n            "', " ").replace("{{ ds }}", "day"), re.DOTALL
+    )[1]
+    asked = shlex.split(words.partition(">>")[0].replace("$((JOB_COMPLETION_INDEX + 1))", "1"))
+    context = typer.main.get_command(app).commands["batch"].make_context("batch", asked)
+    assert context.params["k"] == 20 and context.params["histories"] == "/srv/shop/log/*.parquet".removeprefix(
+        "/srv/shop/" if name == "crontab" else ""
+    )
