@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-HOSTS := cornac lenskit ray rectools spark
+HOSTS := cornac lenskit ray rectools s3 spark
 PIN_cornac := cornac==3.0.1
 PIN_lenskit := lenskit==2025.8.1
 PIN_ray := ray[data]==2.60.0 pyarrow
 PIN_rectools := rectools==0.19.0
+PIN_s3 := s3fs==2026.9.0 moto[server]==5.2.5
 PIN_spark := pyspark==4.1.4 pandas pyarrow
 
 help:  ## list the targets
@@ -32,7 +33,7 @@ hosts: $(HOSTS)  ## test the adapters whose hosts need an environment of their o
 
 $(HOSTS): %: .venv-%/.installed
 	.venv-$*/bin/python -m pytest tests/hosts/test_$*.py
-	.venv-$*/bin/python examples/hosts/$*_*.py
+	for example in $(wildcard examples/hosts/$*_*.py); do .venv-$*/bin/python $$example || exit 1; done
 
 .venv-%.pin: FORCE  # another host's version or another Python makes the environment anew
 	@echo "$(PYTHON) $(PIN_$*)" | cmp -s - $@ || echo "$(PYTHON) $(PIN_$*)" > $@

@@ -3,6 +3,8 @@
 python examples/hosts/spark_lists.py    # needs Java 17 and Spark: pip install 'mecold[spark]'
 """
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ def main() -> None:
     shop = make_shop(n_items=300, n_users=400, rng=1)
     recommender = Recommender(rng=0)
     recommender.fit_meta(shop.interactions, shop.items)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # the Python that has mecold, on every machine
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     log = spark.createDataFrame(shop.interactions.rows(), schema=shop.interactions.columns)
