@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import shutil
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -127,17 +128,39 @@ def test_the_cache_gives_back_what_was_put_in_and_cuts_off_half_written_rows(tmp
     store.append(keys[:500], vectors[:500])
     store.append(keys[250:], vectors[250:])  # an overlap is not stored twice
     assert len(store) == 1000
-    assert np.array_equal(store.read(store.find(keys)), vectors)
-    for name in ("vectors.bin", "keys.bin"):  # a writer killed in the middle of a row
+    assert np.array_equal(store.read(store.find(keys))[0], vectors)
+    for name in ("rows.bin", "keys.bin"):  # a writer killed in the middle of a row
         with next(Path(tmp_path).glob(f"*/{name}")).open("ab") as file:
             file.write(b"\x01\x02\x03")
     fresh = cache(tmp_path)
-    assert np.array_equal(fresh.read(fresh.find(keys)), vectors)
+    assert np.array_equal(fresh.read(fresh.find(keys))[0], vectors)
     new = fresh.keys(["another"])
     fresh.append(new, np.ones((1, 3), np.float32))
     reread = cache(tmp_path)
-    assert np.array_equal(reread.read(reread.find(new)), np.ones((1, 3), np.float32))
-    assert np.array_equal(reread.read(reread.find(keys)), vectors)
+    assert np.array_equal(reread.read(reread.find(new))[0], np.ones((1, 3), np.float32))
+    assert np.array_equal(reread.read(reread.find(keys))[0], vectors)
+
+
+@pytest.mark.parametrize("harm", ["a bit", "not a number"])
+def test_damaged_vectors_are_noticed_and_made_again(tmp_path, harm):
+    texts = ["gel pen", "wall clock", "tea"]
+    encoder = TextEncoder(cache=tmp_path, device="cpu")
+    sound = encoder.encode(texts)
+    path = next(tmp_path.glob("*/rows.bin"))
+    data = bytearray(path.read_bytes())
+    width = len(data) // 3
+    data[width + 8 : width + 12] = (
+        np.float32("nan").tobytes()
+        if harm == "not a number"
+        else bytes([data[width + 8] ^ 1]) + data[width + 9 : width + 12]
+    )
+    path.write_bytes(data)
+    again = TextEncoder(cache=tmp_path, device="cpu")
+    with pytest.warns(DataWarning, match="1 vectors of the cache were damaged"):
+        assert np.allclose(again.encode(texts), sound, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.allclose(again.encode(texts), sound, atol=1e-6)
 
 
 def write_some(folder, start):
@@ -158,7 +181,7 @@ def test_two_processes_may_write_at_once(tmp_path):
     store = cache(tmp_path)
     assert len(store) == 300
     rows = store.find(store.keys([f"t{j}" for j in range(300)]))
-    assert np.array_equal(store.read(rows)[:, 0], np.arange(300))
+    assert np.array_equal(store.read(rows)[0][:, 0], np.arange(300))
 
 
 def test_precomputed_vectors_are_checked(tmp_path):

@@ -219,6 +219,9 @@ def test_findings_come_back_from_the_file_as_they_were(report, folder, dataset):
         again = Findings.from_json(json.loads(text))
         assert again.to_json() == one.data
         assert tables.markdown(again) == one.markdown()
+    harmful = json.loads(json.dumps(items.data).replace('"popularity"', '"<script>alert(1)</script>"'))
+    named = Findings.from_json(harmful | {"dataset": harmful["dataset"] | {"name": "<img src=x>"}})
+    assert "&lt;script" in tables.markdown(named) and "<" not in tables.markdown(named)
 
 
 def test_reports_of_many_sets_stand_side_by_side(report, dataset):

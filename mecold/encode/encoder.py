@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -206,7 +206,7 @@ class TextEncoder:
                 self._do_without_cache("its folder", error)
                 return self._encode_new(texts, progress=progress)
             rows = self._cache.find(keys)
-        return self._cache.read(rows)
+        return self._mended(self._cache, texts, rows)
 
     def unread(self, texts: Sequence[str]) -> list[int]:
         """Places of the texts that the model cannot read: most of their words are unknown to its tokenizer."""
@@ -224,6 +224,26 @@ class TextEncoder:
             "(cache=... or $MECOLD_CACHE), or pass cache=None.",
             DataWarning, stacklevel=3,
         )  # fmt: skip
+
+    def _mended(
+        self, cache: VectorCache, texts: Sequence[str], rows: Int64[np.ndarray, " texts"]
+    ) -> Float32[np.ndarray, "texts dim"]:
+        """Vectors of the cache; damaged ones are made again, and put in their place."""
+        vectors, sound = cache.read(rows)
+        if sound.all():
+            return vectors
+        damaged = np.flatnonzero(~sound).tolist()
+        vectors[damaged] = self._encode_new([texts[i] for i in damaged], progress=False)
+        warnings.warn(
+            f"{len(damaged):,} vectors of the cache were damaged on disk; they were made again.",
+            DataWarning,
+            stacklevel=3,
+        )
+        try:
+            cache.mend(rows[damaged], vectors[damaged])
+        except OSError as error:
+            self._do_without_cache("its folder", error)
+        return vectors
 
     def _fill(
         self, cache: VectorCache, texts: Sequence[str], keys: np.ndarray, missing: np.ndarray, *, progress: bool

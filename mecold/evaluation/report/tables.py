@@ -236,9 +236,9 @@ def settings(found: Findings) -> list[tuple[str, str]]:
 
 def markdown(found: Findings) -> str:
     """The whole report as markdown."""
-    lines = [f"# Cold-start evaluation: {found.dataset.name}", "", verdict(found), ""]
+    lines = [_no_html(f"# Cold-start evaluation: {found.dataset.name}\n\n{verdict(found)}\n")]
     lines += [in_markdown(table) for table in all_tables(found) if table.rows]
-    lines += ["## Settings", "", *_markdown_rows([["", ""], *settings(found)]), "", "## Formulas", ""]
+    lines += ["## Settings", "", *map(_no_html, _markdown_rows([["", ""], *settings(found)])), "", "## Formulas", ""]
     lines += [f"- `{name}`: {text}" for name, text in found.formulas.items()]
     return "\n".join(lines) + "\n"
 
@@ -246,7 +246,12 @@ def markdown(found: Findings) -> str:
 def in_markdown(table: Table, level: int = 2) -> str:
     """One table under a heading."""
     lines = [f"{'#' * level} {table.title}", "", table.note, "", *_markdown_rows([table.head, *table.rows]), ""]
-    return "\n".join(lines)
+    return _no_html("\n".join(lines))
+
+
+def _no_html(text: str) -> str:
+    """Names of systems and data sets are anybody's, and some that show Markdown let HTML through."""
+    return text.replace("<", "&lt;")
 
 
 def _markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
