@@ -73,6 +73,19 @@ def test_a_name_that_looks_like_a_glob_is_a_file_where_it_is_one(tmp_path):
     assert read(tmp_path / "a[1].parquet").height == 3
 
 
+def test_a_remote_glob_loses_no_file_and_a_remote_folder_only_leftovers(tmp_path):
+    system = fsspec.filesystem("memory")
+    place = f"glob-{tmp_path.name}"
+    names = ["a.csv", "abcd.csv", "abcde.csv", "_SUCCESS.csv", "deep/.part.csv"]
+    for name in names:
+        with system.open(f"/{place}/{name}", "wb") as file:
+            file.write(b"user_id,item_id\na,b\n")
+    for address in (f"memory://{place}/a*.csv", f"memory://{place}/*d*.csv", f"memory://{place}"):
+        found = [Path(one.name).name for one in files_of(address, "log")]
+        wanted = {"a*": names[:3], "*d": names[1:3]}.get(address.rsplit("/")[-1][:2], names[:3])
+        assert found == wanted, address
+
+
 def test_addresses_are_opened_by_fsspec_even_as_paths(tmp_path):
     system = fsspec.filesystem("memory")
     for day in (1, 2):

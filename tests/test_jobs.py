@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from typer.testing import CliRunner
 
 from mecold import InvalidDataError, Recommender
 from mecold.cli.main import app
+from mecold.errors import ModelFileError
 from mecold.jobs import Job, JobRefusedError, run
+from mecold.jobs.job import Plan
 from mecold.jobs.lists import whole_users
 from mecold.jobs.scatter import hashes
 
@@ -255,9 +258,103 @@ def test_broken_rows_are_set_aside_with_reasons_and_their_users_are_not_lost(mod
 
 def test_more_broken_rows_than_are_allowed_refuse_the_job(model, tmp_path):
     (tmp_path / "log.csv").write_text(BROKEN)
-    with pytest.raises(InvalidDataError, match=r"6 of 9 rows .*unknown item: 1.*max_rejected=0.1 allows 10%"):
+    with pytest.raises(InvalidDataError, match=r"7 of 9 rows .*unknown item: 1.*max_rejected=0.1 allows 10%"):
         run(Job(model=model, histories=str(tmp_path / "log.csv"), out=str(tmp_path / "out")))
     assert not (tmp_path / "out/summary.json").exists()
+
+
+def test_what_else_stands_in_a_table_of_pairs_or_users_changes_nothing(model, log, fitted, tmp_path):
+    log.write_parquet(tmp_path / "log.parquet")
+    users = log["user_id"].unique().sort()
+    pairs = pl.DataFrame({"user_id": users[:40], "item_id": ["p7"] * 39 + ["unheard of"], "rating": 4.0})
+    pairs.with_columns(timestamp=pl.lit("2024-01-01"), label=pl.lit("no")).write_csv(tmp_path / "pairs.csv")
+    lists = pairs[:39].group_by("user_id", maintain_order=True).agg(items=pl.col("item_id"))
+    lists.write_parquet(tmp_path / "lists.parquet")
+    (tmp_path / "users.csv").write_text("user_id,position,label\nnobody,manager,vip\n")
+    found = []
+    for name in ("pairs.csv", "lists.parquet"):
+        out = tmp_path / f"out-{name}"
+        tables = {"users": str(tmp_path / "users.csv"), "exclude": str(tmp_path / name)}
+        run(Job(model, str(tmp_path / "log.parquet"), str(out), parts=3, **tables))
+        found.append(rows_of(out))
+    expected = by_user(
+        fitted.recommend_batch(log, 10, users=["nobody"], exclude=pairs[:39].select("user_id", "item_id"))
+    )
+    for one in found:
+        assert_frame_equal(one, expected)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_a_user_with_an_empty_list_gets_a_list(form, model, fitted, tmp_path):
+    table = pl.DataFrame(
+        {"user_id": ["ann", "bob"], "items": [["p1", "p2"], []]}, schema_overrides={"items": pl.List(pl.String)}
+    )
+    path = tmp_path / f"log.{form}"
+    if form == "parquet":
+        table.write_parquet(path)
+    elif form == "jsonl":
+        table.write_ndjson(path)
+    else:
+        path.write_text("user_id;items\nann;p1 p2\nbob;[]\n")
+    run(Job(model, str(path), str(tmp_path / "out"), parts=1))
+    good = pl.DataFrame({"user_id": ["ann", "ann"], "item_id": ["p1", "p2"], "position": [0, 1]})
+    assert_frame_equal(rows_of(tmp_path / "out"), by_user(fitted.recommend_batch(good, 10, users=["bob"])))
+
+
+@pytest.mark.parametrize("parts", [1, 8])
+def test_a_column_that_some_files_lack_sets_their_rows_aside(parts, model, fitted, tmp_path):
+    """However many parts there are, and whoever falls into one of them."""
+    rows = pl.DataFrame({"user_id": [f"u{at}" for at in range(20)], "item_id": "p1", "timestamp": range(20)})
+    (tmp_path / "in").mkdir()
+    rows.write_parquet(tmp_path / "in/0.parquet")
+    pl.DataFrame({"user_id": ["late"], "item_id": ["p2"]}).write_parquet(tmp_path / "in/1.parquet")
+    job = Job(model, str(tmp_path / "in"), str(tmp_path / "out"), parts=parts)
+    assert run(job).rejected == {"histories: no timestamp": 1}
+    assert_frame_equal(rows_of(tmp_path / "out"), by_user(fitted.recommend_batch(rows, 10, users=["late"])))
+    rows.drop("timestamp").write_parquet(tmp_path / "in/2.parquet")
+    with pytest.raises(InvalidDataError, match=r"21 of 41 rows .*no timestamp: 21"):
+        run(replace(job, out=str(tmp_path / "again")))
+
+
+def test_a_refused_job_does_not_stand_in_its_own_way(model, tmp_path):
+    (tmp_path / "log.csv").write_text(BROKEN)
+    job = Job(model, str(tmp_path / "log.csv"), str(tmp_path / "out"))
+    with pytest.raises(ModelFileError, match="no model in"):
+        run(replace(job, model=str(tmp_path / "nothing")))
+    with pytest.raises(InvalidDataError, match="max_rejected"):
+        run(job)
+    (tmp_path / "log.csv").write_text("user_id,item_id\nann,p1\n")
+    assert run(job).users == 1
+    (tmp_path / "out/lists/part-00000.parquet").unlink()
+    assert run(job).users == 1 and (tmp_path / "out/lists/part-00000.parquet").exists()
+
+
+def test_where_lists_cannot_go_is_said_at_once(model, spread, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(JobRefusedError, match="is a file"):
+        run(Job(model, spread, str(tmp_path / "file")))
+    with pytest.raises(InvalidDataError, match="would be read back"):
+        run(Job(model, str(tmp_path / "in"), str(tmp_path / "in/out")))
+    with pytest.raises(InvalidDataError, match="per_group"):
+        run(Job(model, spread, str(tmp_path / "out"), per_group=2))
+    assert not list((tmp_path / "out/.work").glob("group-*"))
+
+
+def test_users_without_a_history_make_parts_too(model, tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n1,p1\n")
+    pl.DataFrame({"user_id": range(200_000)}).write_parquet(tmp_path / "users.parquet")
+    job = Job(model, str(tmp_path / "log.csv"), str(tmp_path / "out"), users=str(tmp_path / "users.parquet"))
+    assert Plan.of(job).parts > 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind", "message"),
+    [("01", "integer", "`types` says: '01'"), ("9999999999999999999", "integer", "`types` says")],
+)
+def test_ids_of_another_type_than_is_said_are_named(ids, kind, message, model, tmp_path):
+    (tmp_path / "log.csv").write_text(f"user_id,item_id\n{ids},p1\n")
+    with pytest.raises(InvalidDataError, match=message):
+        run(Job(model, str(tmp_path / "log.csv"), str(tmp_path / "out"), types={"user_id": kind}))
 
 
 @pytest.mark.parametrize(

@@ -84,16 +84,19 @@ def recommend(
 
 @lru_cache(maxsize=1)
 def _loaded(model: str) -> Recommender:
-    """The model of this process, which has one thread, as every processor has a process."""
-    torch.set_num_threads(1)
+    """The model of this process."""
     return Recommender.load(Path(model), device="cpu")
 
 
 def _lists(model: str, wanted: Wanted, item: pa.DataType, batches: Batches) -> Batches:
+    torch.set_num_threads(1)  # every processor has a process
     recommender = _loaded(model)
     for rows in whole_users(pl.DataFrame(pl.from_arrow(batch)) for batch in batches):
         log = rows.filter(pl.col("item_id").is_not_null())
-        log = log.select(name for name in log.columns if log[name].null_count() < max(1, log.height))
+        if gaps := [name for name in log.columns if log[name].null_count()]:
+            raise InvalidDataError(
+                f"Some rows of the histories have no {few(gaps)}. Fill or drop them, or that column."
+            )
         without = rows.join(log, on="user_id", how="anti")["user_id"].unique().sort()
         found = lists_of(recommender, Users(log, without), wanted).frame.to_arrow()
         kinds = {"items": pa.list_(item), "scores": pa.list_(pa.float32()), "because": pa.list_(pa.list_(item))}

@@ -4,6 +4,7 @@ It knows kinds of files, not what stands in them. What lies elsewhere, or is pac
 every kind is read in one way and in bounded memory.
 """
 
+import errno
 import glob
 import re
 import shutil
@@ -70,7 +71,7 @@ class File:
             yield Path(self.name)
             return
         with tempfile.TemporaryDirectory(prefix="mecold-") as place:
-            copy = Path(place) / f"copy{'.tsv' if '.tsv' in self.name.lower() else ''}"
+            copy = Path(place) / f"copy{'.tsv' if self.name.lower().removesuffix(_PACKED).endswith('.tsv') else ''}"
             with told(self.name, what):
                 opened = fsspec.open(self.name, "rb", compression="gzip" if self.packed else None)
                 with opened as source, copy.open("wb") as target:
@@ -86,6 +87,13 @@ class File:
         """Names of the columns; no more is read."""
         with self.here(what) as path, told(self.name, what, self.kind):
             return list(_scan(self.kind, path).collect_schema())
+
+    def rows(self, what: str) -> int | None:
+        """How many there are, where that is known without reading them or fetching the file."""
+        if self.remote or self.kind not in ("parquet", "ipc"):
+            return None
+        with told(self.name, what, self.kind):
+            return int(_scan(self.kind, Path(self.name)).select(pl.len()).collect().item())
 
     def batches(self, what: str, rows: int = _ROWS) -> Iterator[pl.DataFrame]:
         """Its rows in order, at most so many at a time; memory does not grow with the file.
@@ -153,10 +161,18 @@ def told(name: str, what: str, kind: Kind | None = None) -> Iterator[None]:
         raise
     except ImportError as error:
         raise InvalidDataError(f"'{name}' needs a package that is not installed: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # it is not this file that is at fault
+            raise
+        raise _unreadable(name, what, kind, error) from error
     except Exception as error:  # of polars, zlib, fsspec and whatever library fsspec loads
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
-        why = why_not(error) if kind == "csv" else f"{line}. Restore that file, or write it anew."
-        raise InvalidDataError(f"Cannot read the {what} from '{name}': {why}") from error
+        raise _unreadable(name, what, kind, error) from error
+
+
+def _unreadable(name: str, what: str, kind: Kind | None, error: Exception) -> InvalidDataError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+    why = why_not(error) if kind == "csv" else f"{line}. Restore that file, or write it anew."
+    return InvalidDataError(f"Cannot read the {what} from '{name}': {why}")
 
 
 def _scan(kind: Kind, path: Path) -> pl.LazyFrame:
@@ -176,9 +192,14 @@ def _names(name: str, what: str) -> list[str]:
     if _ADDRESS.match(name):
         with told(name, what):
             system, path = fsspec.core.url_to_fs(name)
-            found = [path] if system.isfile(path) else system.find(path) if system.isdir(path) else system.glob(path)
+            if system.isfile(path):
+                return [name]
+            if system.isdir(path):
+                root = path.rstrip("/")
+                found = [one for one in system.find(path) if _listed(one[len(root) :])]
+            else:
+                found = system.glob(path)
             found = [str(system.unstrip_protocol(one)) for one in found]
-        found = [one for one in found if one == name or _listed(one[len(name.rstrip("*")) :])]
     else:
         path = Path(name).expanduser()
         if path.is_dir():

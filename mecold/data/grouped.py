@@ -48,7 +48,8 @@ def long_form(frame: pl.DataFrame, what: str, start: int = 0) -> pl.DataFrame:
             f"{odd.height:,} of {frame.height:,} rows of the {what} have lists of different lengths in {few(lists)} (rows "
             f"{few(odd['row'].to_list())}). Give each item one value, or leave that column out."
         )
-    spread = frame.explode(lists)
+    filled = frame.with_columns(pl.when(pl.col(name).list.len() > 0).then(pl.col(name)) for name in lists)
+    spread = filled.explode(lists)  # an empty list has no row of its own in every version of polars, a missing one has
     if any(name in frame.columns for name in _ORDERS):
         return spread
     return spread.with_columns(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("position"))

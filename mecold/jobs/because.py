@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from mecold.data.histories import Histories
-from mecold.data.interactions import Interactions
+from mecold.data.interactions import Interactions, OnUnknown
 from mecold.recommender import Recommender
 from mecold.serving import adapt
 
@@ -16,7 +16,9 @@ _READ = 20  # rows of a support that are read at most
 _USERS = 64
 
 
-def because(recommender: Recommender, log: pl.DataFrame, lists: pl.DataFrame, most: int) -> pl.Series:
+def because(
+    recommender: Recommender, log: pl.DataFrame, lists: pl.DataFrame, most: int, on_unknown: OnUnknown = "raise"
+) -> pl.Series:
     """For each row of lists, ids of the items of the user's history that added most to its score, the largest first.
 
     Args:
@@ -24,13 +26,16 @@ def because(recommender: Recommender, log: pl.DataFrame, lists: pl.DataFrame, mo
         log: histories of the users, and of others.
         lists: `user_id`, `rank` and `item_id`, user after user.
         most: how many ids; those that added nothing, or took away, are left out.
+        on_unknown: what to do with unknown items of the log.
     """
     model, shelf = recommender._ready()
     dtype = pl.List(shelf.catalog.dtype)
     found: list[list[int]] = [[] for _ in range(lists.height)]
     if not (log.height and lists.height):
         return pl.Series("because", [None] * lists.height, dtype=dtype).fill_null(pl.lit([], dtype=dtype))
-    history = Interactions.read(log, shelf.catalog, may_be_empty=True, events=model.events)
+    history = Interactions.read(
+        log, shelf.catalog, on_unknown=on_unknown, may_be_empty=True, events=model.events
+    )  # fmt: skip
     labels = history.labels_from(recommender.config.liked_from)
     place = pl.DataFrame({"user_id": history.users, "place": np.arange(len(history))})
     owners = (

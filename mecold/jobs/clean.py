@@ -92,8 +92,8 @@ def clean(
     if "label" in columns:
         reasons.append(_when(pl.col("label").abs() > 1, "label outside -1 to 1"))
     if "event" in rows.columns and known is not None and known.events:
-        columns["event"] = rows["event"].cast(pl.String)
-        reasons.append(_when(_missing("event"), "no event"))
+        column = rows["event"].cast(pl.String)
+        columns["event"] = column.set((column == "").fill_null(value=False), None)
         reasons.append(_when(~pl.col("event").is_in(list(known.events)), "an event that the model does not know"))
     table = pl.DataFrame([column.alias(name) for name, column in columns.items()]).with_columns(rows["__row"])
     if known is not None and "item_id" in table.columns:
@@ -131,11 +131,11 @@ def _parted(table: pl.DataFrame, file: str, read: int, kinds: Mapping[str, set[s
 
 
 def values_in(good: pl.DataFrame) -> Iterator[tuple[str, int]]:
-    """Number of values that are there in each column of numbers, of rows with an item."""
+    """Number of values that are there in each column of numbers and of events, of rows with an item."""
     if "item_id" not in good.columns:
         return
     rows = good.filter(pl.col("item_id").is_not_null())
-    for name in (name for name in INTERACTION_NUMBERS if name in good.columns):
+    for name in (name for name in (*INTERACTION_NUMBERS, "event") if name in good.columns):
         yield name, rows.height - rows[name].null_count()
 
 

@@ -16,12 +16,14 @@ import torch
 
 from mecold.data.files import File, files_of
 from mecold.data.frames import INTERACTION_NAMES
-from mecold.errors import InvalidDataError, few
+from mecold.errors import InvalidDataError, ModelFileError, few
+from mecold.values import number
 from mecold.version import __version__
 
 _PART = 8 << 20  # bytes of unpacked histories per part
 _GROUP, _GROUPS = 64 << 20, 16  # bytes of files that are sorted into parts at once; less where that makes few groups
 _UNPACKED = {"parquet": 4, "csv": 1, "ipc": 1, "jsonl": 1}
+_ROW, _USER = 24, 128  # bytes that a row of a history, or a user, takes at least
 _MOST = 4096
 
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -98,6 +100,9 @@ class Job:
             raise InvalidDataError(f"shard={self.shard!r} must be (i, n) with i from 1 to n.")
         if not 0 <= self.max_rejected <= 1:
             raise InvalidDataError(f"max_rejected={self.max_rejected!r} must be a share between 0 and 1.")
+        number(self.diversity, "diversity", 0, 1)
+        if self.per_group is not None and self.groups is None:
+            raise InvalidDataError(f"per_group={self.per_group} needs groups: a table of item_id and one more column.")
         known = sorted({name for names in TABLES.values() for name in names})
         if odd := [name for name in self.columns if name not in known]:
             raise InvalidDataError(f"columns: {few(odd)}: there is no such name. Canonical are {few(known, 30)}.")
@@ -152,9 +157,16 @@ class Plan:
         """Look at the files and the model, and cut the work.
 
         Raises:
-            InvalidDataError: if files are not there or of no known kind.
+            InvalidDataError: if files are not there or of no known kind, or the output would lie among them.
+            ModelFileError: if there is no model.
         """
+        seal = Path(job.model).expanduser() / "config.json"
+        if not seal.is_file():
+            raise ModelFileError(
+                f"There is no model in '{job.model}'. Name the folder that `save` or `mecold fit` wrote."
+            )
         sources = {name: source for name in TABLES if (source := getattr(job, name)) is not None}
+        _check_place(job, sources)
         found = {name: files_of(source, name) for name, source in sources.items()}
         _check_columns(job, found)
         aside = () if job.groups is None else files_of(job.groups, "groups")
@@ -164,15 +176,15 @@ class Plan:
         for name, files in found.items():
             if name != "histories" and not _by_user(job, name, files):
                 continue
-            for some, total in _cut(files, stamps[name]):
+            for some, total in _cut(name, files, stamps[name]):
                 groups.append(Group(name, some))
-                size += total if name == "histories" else 0
-        seal = Path(job.model).expanduser() / "config.json"
-        asked = {key: value for key, value in asdict(job).items() if key not in ("out", "model", *sources)}
+                size += total
+        own = ("out", "model", "max_rejected", *sources)  # what may differ, or is told by its content
+        asked = {key: value for key, value in asdict(job).items() if key not in own}
         record = {
             "asked": asked | {"shard": list(job.shard)},
             "files": stamps,
-            "model": hashlib.sha256(seal.read_bytes()).hexdigest() if seal.is_file() else None,
+            "model": hashlib.sha256(seal.read_bytes()).hexdigest(),
             "versions": {"mecold": __version__, "polars": pl.__version__, "torch": torch.__version__},
         }
         parts = job.parts or min(_MOST, max(1, -(-size // (_PART * job.shard[1]))))
@@ -197,9 +209,17 @@ class Plan:
         return getattr(self.job, name) is not None and all(group.table != name for group in self.groups)
 
 
-def renames(job: Job, columns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """A file's column -> canonical name, of what a job maps and this file has."""
-    return {theirs: ours for ours, theirs in job.columns.items() if ours in names and theirs in columns}
+def renamed(job: Job, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """A table under canonical names, as far as a job maps them; a column that stands in the way of another goes."""
+    changed = _renames(job, frame.columns, names)
+    hidden = [ours for theirs, ours in changed.items() if ours in frame.columns and ours not in changed]
+    return frame.drop(hidden).rename(changed)
+
+
+def _renames(job: Job, columns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    return {
+        theirs: ours for ours, theirs in job.columns.items() if ours in names and theirs in columns and ours != theirs
+    }
 
 
 def _check_columns(job: Job, found: Mapping[str, tuple[File, ...]]) -> None:
@@ -213,10 +233,27 @@ def _check_columns(job: Job, found: Mapping[str, tuple[File, ...]]) -> None:
 
 def _by_user(job: Job, name: str, files: tuple[File, ...]) -> bool:
     columns = files[0].columns(name)
-    return "user_id" in columns or "user_id" in renames(job, columns, TABLES[name]).values()
+    return "user_id" in columns or "user_id" in _renames(job, columns, TABLES[name]).values()
 
 
-def _cut(files: Sequence[File], stamps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[File, ...], int]]:
+def _unpacked(table: str, file: File, size: int) -> int:
+    """About how many bytes a file is in memory; of ids in order, parquet keeps next to nothing."""
+    least = (file.rows(table) or 0) * (_ROW if table == "histories" else _USER)
+    return max(least, size * (6 if file.packed else _UNPACKED[file.kind]))
+
+
+def _check_place(job: Job, sources: Mapping[str, str]) -> None:
+    for name, source in sources.items():
+        folder = Path(source).expanduser()
+        if folder.is_dir() and job.folder.resolve().is_relative_to(folder.resolve()):
+            raise InvalidDataError(
+                f"out='{job.out}' lies in the folder of the {name}, which would be read back. Name another folder."
+            )
+
+
+def _cut(
+    table: str, files: Sequence[File], stamps: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[tuple[File, ...], int]]:
     """Files in order, as many at a time as are large enough together; and how large they are unpacked."""
     some: list[File] = []
     size = total = 0
@@ -224,7 +261,7 @@ def _cut(files: Sequence[File], stamps: Sequence[Mapping[str, Any]]) -> Iterator
     for file, stamp in zip(files, stamps, strict=True):
         some.append(file)
         size += stamp["bytes"]
-        total += stamp["bytes"] * (6 if file.packed else _UNPACKED[file.kind])
+        total += _unpacked(table, file, stamp["bytes"])
         if size >= enough:
             yield tuple(some), total
             some, size, total = [], 0, 0

@@ -86,7 +86,9 @@ def lists_of(recommender: Recommender, users: Users, wanted: Wanted) -> Lists:
     if wanted.min_score is not None:
         found = found.filter(pl.col("score") >= wanted.min_score)
     if wanted.because:
-        found = found.with_columns(because(recommender, log, found, wanted.because))
+        found = found.with_columns(
+            because(recommender, log, found, wanted.because, settings.get("on_unknown", "raise"))
+        )
     shots = (
         log.group_by("user_id")
         .agg(pl.col("item_id").n_unique().alias("shots"))

@@ -93,11 +93,12 @@ def run(job: Job, *, engine: Engine | None = None, hear: Hear | None = None, res
     with _alone(job.folder), _room(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of what is set aside rows are kept
         _begin(plan, restart)
-        finished = job.folder / "summary.json"
-        if finished.exists():
+        worker, finished = Worker(plan), job.folder / "summary.json"
+        if finished.exists() and all(worker.part_path(part).exists() for part in range(plan.parts)):
             shutil.rmtree(job.folder / ".work", ignore_errors=True)
             return Summary(**json.loads(finished.read_text()))
-        worker = Worker(plan)
+        finished.unlink(missing_ok=True)
+        _ = worker.wanted  # refused now, and not after an hour of sorting
         started = time.monotonic()
         tell({"event": "start", "groups": len(plan.groups), "parts": plan.parts})
         for count, _ in enumerate(each(plan, "sort", range(len(plan.groups))), start=1):
@@ -134,15 +135,17 @@ def _begin(plan: Plan, restart: bool) -> None:
         raise JobRefusedError(
             f"'{folder}' holds something else than a job: {few(sorted(names - _OURS or names))}. Name another folder."
         )
+    differences = plan.differs(manifest.read_text("utf-8")) if names else []
+    begun = any((folder / "lists").glob("*.parquet"))
     if not names:
         write_text(manifest, plan.text)
-    elif restart:
+    elif restart or (differences and not begun):  # without a list nothing is lost by beginning again
         write_text(manifest, "{}")  # nothing else counts from now on, should this be the end
         for name in names - {"manifest.json"}:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_text(manifest, plan.text)
-    elif differences := plan.differs(manifest.read_text("utf-8")):
+    elif differences:
         more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise JobRefusedError(
             f"'{folder}' was begun with something else: {'; '.join(differences[:5])}{more}. Bring that back, name another "
@@ -188,17 +191,24 @@ def _end(plan: Plan, worker: Worker, done: Sequence[Done]) -> Summary:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The folder, made where it is not there, for one process at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise JobRefusedError(f"'{folder}' is a file. Name a folder.") from error
+    with (folder / ".lock").open("a") as lock:
         try:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # a system without such locks
             pass
-        except OSError as error:
+        except BlockingIOError as error:
             raise JobRefusedError(
                 f"Another process works in '{folder}'. Wait for it, or name another folder."
+            ) from error
+        except OSError as error:
+            raise JobRefusedError(
+                f"'{folder}' cannot be locked against other processes: {error}. Name a folder of another file system."
             ) from error
         yield
 

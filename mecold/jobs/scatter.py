@@ -19,12 +19,14 @@ import polars as pl
 from jaxtyping import Int64
 
 from mecold.data.delimited import SURE_INTEGER
+from mecold.data.files import told
 from mecold.data.frames import INTERACTION_NUMBERS
+from mecold.data.grouped import LISTS
 from mecold.errors import InvalidDataError, few
 from mecold.jobs.clean import REJECTED, Known, clean, values_in
-from mecold.jobs.job import TABLES, Plan, renames
+from mecold.jobs.job import TABLES, Plan, renamed
 
-_ROWS = 1 << 21
+_ROWS, _ASIDE = 1 << 21, 1 << 17
 _PLACES = 40  # bits of a position within a group
 
 
@@ -69,7 +71,7 @@ def scatter(plan: Plan, at: int, work: Path, known: Known) -> None:
     if target.with_suffix(".json").exists():
         return
     found, waiting, held = Sorted(group.table), [], 0
-    rejected: list[pl.DataFrame] = []
+    rejected = Aside(target)
     with fresh(target.with_suffix(".blobs")) as path, path.open("wb") as file:
         for batch in _batches(plan, at, found, rejected, known):
             waiting.append(batch)
@@ -79,13 +81,33 @@ def scatter(plan: Plan, at: int, work: Path, known: Known) -> None:
                 waiting, held = [], 0
         if waiting:
             _write(file, pl.concat(waiting, how="diagonal_relaxed"), plan, found)
-    if rejected:
-        with fresh(target.with_suffix(".rejected.parquet")) as path:
-            pl.concat(rejected).write_parquet(path)
+    rejected.flush()
     write_text(target.with_suffix(".json"), json.dumps(vars(found)))
 
 
-def _batches(plan: Plan, at: int, found: Sorted, rejected: list[pl.DataFrame], known: Known) -> Iterator[pl.DataFrame]:
+class Aside:
+    """Rows of a group that are set aside; no more than `_ASIDE` and a batch of them are held."""
+
+    def __init__(self, target: Path) -> None:
+        self._target, self._files = target, 0
+        self._held: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Set rows aside."""
+        if rows.height:
+            self._held.append(rows)
+        if sum(one.height for one in self._held) >= _ASIDE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._held:
+            with fresh(self._target.with_suffix(f".{self._files:06d}.rejected.parquet")) as path:
+                pl.concat(self._held).write_parquet(path)
+            self._held, self._files = [], self._files + 1
+
+
+def _batches(plan: Plan, at: int, found: Sorted, rejected: Aside, known: Known) -> Iterator[pl.DataFrame]:
     """Good rows of all files of a group, with the part of each; what else there is to say goes into `found`."""
     group = plan.groups[at]
     what, names = group.table, TABLES[group.table]
@@ -94,16 +116,17 @@ def _batches(plan: Plan, at: int, found: Sorted, rejected: list[pl.DataFrame], k
     for file in group.files:
         start = 0
         for raw in file.batches(what):
-            frame = raw.rename(renames(plan.job, raw.columns, names))
-            _require(frame, names, file.name)
             text = file.kind == "csv"
-            judged = clean(frame, what, file.name, start, place, known if "item_id" in names else None, text=text)
+            with told(file.name, what):
+                frame = renamed(plan.job, raw, names)
+                _require(frame, names, file.name)
+                frame = frame.select(name for name in frame.columns if name in (*names, *LISTS))
+                judged = clean(frame, what, file.name, start, place, known if "item_id" in names else None, text=text)
             start, place = start + raw.height, place + judged.read
-            good = judged.good
+            good = judged.good.select(name for name in judged.good.columns if name in names)
             for reason, count in judged.rejected["reason"].value_counts(sort=True).iter_rows():
                 found.rejected[reason] = found.rejected.get(reason, 0) + count
-            if judged.rejected.height:
-                rejected.append(judged.rejected)
+            rejected.add(judged.rejected)
             found.read += judged.read
             for name, kinds in judged.kinds.items():
                 found.kinds[name] = sorted({*found.kinds.get(name, ()), *kinds})
@@ -187,9 +210,11 @@ class Scattered:
         Raises:
             InvalidDataError: if too much was set aside, files disagree on ids or times, or `max_history` has nothing to go by.
         """
-        read, aside = self.read("histories"), sum(self.rejected("histories").values())
+        read, why = self.read("histories"), self.rejected("histories")
+        short = {f"no {name}": self.rows("histories") - self.values(name) for name in self.columns()[1]}
+        aside = sum(why.values()) + max(short.values(), default=0)  # rows that lack two of these are counted once
         if aside and (aside > plan.job.max_rejected * read or aside == read):
-            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in self.rejected("histories").items())
+            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in (why | short).items())
             raise InvalidDataError(
                 f"{aside:,} of {read:,} rows of the histories cannot be used ({reasons}); max_rejected={plan.job.max_rejected:g} "
                 f"allows {plan.job.max_rejected:.0%}. The rows lie in '{self._work}' as .rejected.parquet. Mend the files, or "
@@ -201,7 +226,8 @@ class Scattered:
                 "Some files of the histories have user ids that are integers, others texts. Cast one kind."
             )
         for name in ("timestamp", "position"):
-            written = {kind for group in self._groups for kind in group.kinds.get(name, ())}
+            of_histories = (group for group in self._groups if group.table == "histories")
+            written = {kind for group in of_histories for kind in group.kinds.get(name, ())}
             if len(written) > 1:
                 raise InvalidDataError(
                     f"{name} of the histories is written as numbers and as dates. Write it in one way."
@@ -238,16 +264,20 @@ class Scattered:
         """Types of the ids of users."""
         return {kind for group in self._groups if group.table == table for kind in group.ids}
 
-    def numbers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Columns of numbers that are there on all rows, and those that are there on some."""
-        counts = {name: sum(group.values.get(name, 0) for group in self._groups) for name in INTERACTION_NUMBERS}
+    def values(self, name: str) -> int:
+        """How many rows of the histories with an item have a value in a column."""
+        return sum(group.values.get(name, 0) for group in self._groups if group.table == "histories")
+
+    def columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Columns of numbers and events that are there on all rows of the histories, and those that are there on some."""
+        counts = {name: self.values(name) for name in (*INTERACTION_NUMBERS, "event")}
         rows = self.rows("histories")
         whole = tuple(name for name, count in counts.items() if count and count == rows)
         return whole, tuple(name for name, count in counts.items() if count and count < rows)
 
     def order(self) -> str | None:
         """What orders the histories."""
-        whole, some = self.numbers()
+        whole, some = self.columns()
         return next((name for name in ("timestamp", "position") if name in whole or name in some), None)
 
     def part(self, table: str, part: int) -> pl.DataFrame | None:

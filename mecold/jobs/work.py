@@ -18,7 +18,7 @@ from mecold.data.delimited import INTEGER
 from mecold.data.frames import id_column, read_frame, require
 from mecold.errors import DataWarning, InvalidDataError
 from mecold.jobs.clean import Known
-from mecold.jobs.job import Plan, renames
+from mecold.jobs.job import Plan, renamed
 from mecold.jobs.lists import Lists, Users, Wanted, lists_of
 from mecold.jobs.scatter import Scattered, empty_rejected, fresh, scatter, write_text
 from mecold.recommender import Recommender
@@ -141,8 +141,10 @@ class Worker:
         rows = every.part("histories", part)
         rows = empty if rows is None else rows.with_columns(_typed(rows["user_id"], kind, "histories"))
         log = rows.filter(pl.col("item_id").is_not_null())
-        whole, some = every.numbers()
-        log = log.select(name for name in log.columns if name in ("user_id", "item_id", "event", *whole, *some))
+        whole, some = every.columns()
+        log = log.select(name for name in log.columns if name in ("user_id", "item_id", *whole, *some))
+        kinds = {name: pl.String if name == "event" else pl.Float64 for name in some if name not in log.columns}
+        log = log.with_columns(pl.lit(None, kind).alias(name) for name, kind in kinds.items())
         aside = empty_rejected()
         lacking = pl.any_horizontal(pl.col(name).is_null() for name in some) if some else pl.lit(value=False)
         if some and (short := log.filter(lacking)).height:
@@ -165,9 +167,8 @@ class Worker:
         rows = self.scattered.part(name, part)
         if rows is None:
             return empty
-        return rows.filter(pl.col("item_id").is_not_null()).with_columns(
-            _typed(rows["user_id"], empty["user_id"].dtype, name)
-        )
+        pairs = rows.filter(pl.col("item_id").is_not_null())
+        return pairs.with_columns(_typed(pairs["user_id"], empty["user_id"].dtype, name))
 
     def _items(self, name: str) -> list[Any]:
         return id_column(self._table(name)["item_id"], f"item_id of `{name}`").to_list()
@@ -175,22 +176,22 @@ class Worker:
     def _table(self, name: str) -> pl.DataFrame:
         source = getattr(self.plan.job, name)
         frame = read_frame(source, name, ids={"item_id": self.known.items.dtype})
-        frame = frame.rename(renames(self.plan.job, frame.columns, ("item_id",)))
+        frame = renamed(self.plan.job, frame, ("item_id",))
         require(frame, ["item_id"], name)
         return frame
 
 
 def _typed(ids: pl.Series, kind: Any, what: str) -> pl.Series:
-    """Ids of users as those of the histories are."""
+    """Ids of users as those of the histories are, or as the job says."""
     if kind == pl.String or ids.dtype == pl.Int64:
-        if kind == pl.String and ids.dtype == pl.Int64 and what != "histories":
-            raise InvalidDataError(
-                f"user_id of the {what} is integer, that of the histories is text. Cast one of them."
-            )
         return ids.cast(kind)
-    odd = ids.filter(~ids.str.contains(INTEGER))
+    sure = ids.str.contains(INTEGER)
+    whole = ids.set(~sure, None).cast(pl.Int64, strict=False)
+    odd = ids.filter(whole.is_null())
     if len(odd):
+        others = "`types` says" if what == "histories" else "those of the histories are"
         raise InvalidDataError(
-            f"{len(odd):,} user ids of the {what} are no integers, as those of the histories are: {odd[0]!r}. Cast one of them."
+            f"{len(odd):,} user ids of the {what} are no integers, as {others}: {odd[0]!r}. Cast one of them, or pass "
+            "types={'user_id': 'text'} or --type user_id=text."
         )
-    return ids.cast(pl.Int64)
+    return whole
