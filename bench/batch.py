@@ -26,11 +26,12 @@ import torch
 from clock import machine, medians_ms
 from implicit.als import AlternatingLeastSquares
 
-from mecold import PrecomputedEncoder, Recommender
+from mecold import MetaConfig, PrecomputedEncoder, Recommender
 from mecold.data.catalog import Catalog
 from mecold.data.histories import Histories
 from mecold.jobs import Job, run
 from mecold.jobs.run import Hear
+from mecold.meta.config import TrainConfig
 from mecold.serving import adapt
 from mecold.shop import make_shop
 
@@ -47,7 +48,8 @@ def model_of(items: int, folder: Path) -> Path:
         vectors = np.random.default_rng(0).normal(size=(len(texts), 384)).astype(np.float32)
         encoder = PrecomputedEncoder.of(texts, vectors)
         start = perf_counter()
-        model = Recommender(encoder, rng=0)
+        brief = MetaConfig(training=TrainConfig(epochs=2, calibrate=False))  # speed depends on shapes, not on skill
+        model = Recommender(encoder, rng=0, config=brief if items > SMALL else None)
         model.fit_meta(shop.interactions, shop.items, ratings=False)
         model.save(target)
         print(f"Fitted {items:,} items in {perf_counter() - start:.0f} s.\n", flush=True)
@@ -120,7 +122,7 @@ def rivals(mine: Recommender, histories: Path, k: int = 10) -> tuple[dict[str, C
         vectors = torch.cat(
             [adapt(model, shelf, support.take(some)).vector for some in torch.arange(users).split(4096)]
         )
-    seen, step = torch.from_numpy(rows), max(1, (1 << 26) // len(item))
+    seen, step = torch.tensor(rows), max(1, (1 << 26) // len(item))
 
     @torch.inference_mode()
     def bare() -> None:
