@@ -342,9 +342,9 @@ def test_where_lists_cannot_go_is_said_at_once(model, spread, tmp_path):
 
 def test_users_without_a_history_make_parts_too(model, tmp_path):
     (tmp_path / "log.csv").write_text("user_id,item_id\n1,p1\n")
-    pl.DataFrame({"user_id": range(200_000)}).write_parquet(tmp_path / "users.parquet")
+    pl.DataFrame({"user_id": range(1_000_000)}).write_parquet(tmp_path / "users.parquet")
     job = Job(model, str(tmp_path / "log.csv"), str(tmp_path / "out"), users=str(tmp_path / "users.parquet"))
-    assert Plan.of(job).parts > 1
+    assert Plan.of(job).parts > 8
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_damaged_row_group_is_fatal_and_its_file_is_named(model, spread, tmp_p
 def test_nobody_gets_nothing(model, tmp_path):
     (tmp_path / "log.csv").write_text("user_id,item_id\n")
     summary = run(Job(model=model, histories=str(tmp_path / "log.csv"), out=str(tmp_path / "out")))
-    assert (summary.users, summary.parts) == (0, 1)
+    assert (summary.users, summary.parts) == (0, 8)
 
 
 # ---- stopped, and gone on with

@@ -24,7 +24,7 @@ _PART = 8 << 20  # bytes of unpacked histories per part
 _GROUP, _GROUPS = 64 << 20, 16  # bytes of files that are sorted into parts at once; less where that makes few groups
 _UNPACKED = {"parquet": 4, "csv": 1, "ipc": 1, "jsonl": 1}
 _ROW, _USER = 24, 128  # bytes that a row of a history, or a user, takes at least
-_MOST = 4096
+_LEAST, _MOST = 8, 4096  # parts; several, so that a small job, too, has work for all processors
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "histories": INTERACTION_NAMES,
@@ -187,7 +187,7 @@ class Plan:
             "model": hashlib.sha256(seal.read_bytes()).hexdigest(),
             "versions": {"mecold": __version__, "polars": pl.__version__, "torch": torch.__version__},
         }
-        parts = job.parts or min(_MOST, max(1, -(-size // (_PART * job.shard[1]))))
+        parts = job.parts or min(_MOST, max(_LEAST, -(-size // (_PART * job.shard[1]))))
         return cls(job, tuple(groups), parts, record | {"parts": parts})
 
     @property
