@@ -24,9 +24,9 @@ from mecold.evaluation.protocol import Protocol
 from mecold.evaluation.report import across
 from mecold.evaluation.report.records import Estimate, Findings
 from mecold.evaluation.report.tables import Table, in_markdown
-from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
 from mecold.evaluation.systems.names import entries_of, with_members
+from mecold.swap import write_text
 
 COUNTED = (
     "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",

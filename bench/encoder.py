@@ -14,8 +14,8 @@ import numpy as np
 from clock import commit_of
 
 from mecold.evaluation.dataset import Dataset
-from mecold.evaluation.results import write_text
 from mecold.evaluation.run import evaluate
+from mecold.swap import write_text
 
 COUNTED = (
     "amazon_office_2014", "online_retail_2011", "xwines_slim", "movielens_1m_positive", "amazon_video_games_2018",

@@ -17,7 +17,7 @@ from clock import commit_of
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mecold import TextEncoder
-from mecold.evaluation.results import write_text
+from mecold.swap import write_text
 from mecold.tuning.config import EncoderTraining
 from mecold.tuning.train import train_encoder
 

@@ -1,4 +1,4 @@
-"""One folder takes another's place at once; what killed attempts left behind goes with the next one.
+"""A folder or a file takes another's place at once; what killed attempts left behind goes with the next one.
 
 A reader finds the old folder or the new one, never none and never half of one: on Linux the two change places in one
 step of the file system (`renameat2`); elsewhere the old one is moved away first, which leaves a gap of some microseconds.
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,24 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """A path to write a file to; it takes the target's place once it is whole and on disk, or not at all."""
+    path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        yield path
+        sync(path)
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small file at once."""
+    with written(target) as path:
+        path.write_text(text, "utf-8")
 
 
 def stays(folder: Path) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mecold.errors import InvalidDataError
 from mecold.evaluation.systems.base import Kind
+from mecold.swap import write_text
 
 RUN_FILE = "run.json"
 _ALWAYS = ("evaluation.run", "evaluation.ranking", "evaluation.protocol", "evaluation.dataset")
@@ -221,10 +222,3 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    part = _part(path)
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -23,8 +23,8 @@ from mecold.errors import DataWarning, MecoldError, few
 from mecold.jobs.clean import REJECTED
 from mecold.jobs.job import Job, Plan
 from mecold.jobs.local import threads
-from mecold.jobs.scatter import fresh, write_text
 from mecold.jobs.work import BINS, Done, Worker
+from mecold.swap import write_text, written
 
 
 class JobRefusedError(MecoldError, ValueError):
@@ -169,7 +169,7 @@ def _end(plan: Plan, worker: Worker, done: Sequence[Done]) -> Summary:
             rejected[f"histories: {reason}"] = rejected.get(f"histories: {reason}", 0) + count
     files = [*sorted(work.glob("group-*.rejected.parquet")), *sorted(work.glob("part-*.rejected.parquet"))]
     if files:
-        with fresh(folder / "rejected.parquet") as path:
+        with written(folder / "rejected.parquet") as path:
             pl.concat([pl.scan_parquet(one).select(*REJECTED) for one in files]).sink_parquet(path, maintain_order=True)
     names = [str(low) if low == high else f"{low}+" if high is None else f"{low}-{high}" for low, high in BINS]
     summary = Summary(

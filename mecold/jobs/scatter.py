@@ -6,8 +6,6 @@ The hash is CRC-32 of the id as text: the same on every machine and in every ver
 
 import io
 import json
-import os
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from mecold.data.grouped import LISTS
 from mecold.errors import InvalidDataError, few
 from mecold.jobs.clean import REJECTED, Known, clean, values_in
 from mecold.jobs.job import TABLES, Plan, renamed
+from mecold.swap import write_text, written
 
 _ROWS, _ASIDE = 1 << 21, 1 << 17
 _PLACES = 40  # bits of a position within a group
@@ -72,7 +71,7 @@ def scatter(plan: Plan, at: int, work: Path, known: Known) -> None:
         return
     found, waiting, held = Sorted(group.table), [], 0
     rejected = Aside(target)
-    with fresh(target.with_suffix(".blobs")) as path, path.open("wb") as file:
+    with written(target.with_suffix(".blobs")) as path, path.open("wb") as file:
         for batch in _batches(plan, at, found, rejected, known):
             waiting.append(batch)
             held += batch.height
@@ -102,7 +101,7 @@ class Aside:
     def flush(self) -> None:
         """Write what is held."""
         if self._held:
-            with fresh(self._target.with_suffix(f".{self._files:06d}.rejected.parquet")) as path:
+            with written(self._target.with_suffix(f".{self._files:06d}.rejected.parquet")) as path:
                 pl.concat(self._held).write_parquet(path)
             self._held, self._files = [], self._files + 1
 
@@ -303,28 +302,3 @@ class Scattered:
 def empty_rejected() -> pl.DataFrame:
     """No row that was set aside."""
     return pl.DataFrame(schema=dict(REJECTED))
-
-
-class fresh:  # noqa: N801
-    """A path to write to that takes another's place only once it is whole and on disk."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
-
-    def __enter__(self) -> Path:
-        return self._path
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is not None:
-            self._path.unlink(missing_ok=True)
-            return
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-        self._path.rename(self._target)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a small file at once."""
-    with fresh(target) as path:
-        path.write_text(text, "utf-8")

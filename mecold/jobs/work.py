@@ -20,8 +20,9 @@ from mecold.errors import DataWarning, InvalidDataError
 from mecold.jobs.clean import Known
 from mecold.jobs.job import Plan, renamed
 from mecold.jobs.lists import Lists, Users, Wanted, lists_of
-from mecold.jobs.scatter import Scattered, empty_rejected, fresh, scatter, write_text
+from mecold.jobs.scatter import Scattered, empty_rejected, scatter
 from mecold.recommender import Recommender
+from mecold.swap import write_text, written
 
 BINS = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
 """Shots that are counted together, ends included."""
@@ -116,9 +117,9 @@ class Worker:
         done = self._counted(found)
         if aside.height:
             done.rejected = dict(aside["reason"].value_counts(sort=True).iter_rows())
-            with fresh(self.work / f"part-{part:05d}.rejected.parquet") as path:
+            with written(self.work / f"part-{part:05d}.rejected.parquet") as path:
                 aside.write_parquet(path)
-        with fresh(target) as path:
+        with written(target) as path:
             found.frame.write_parquet(path)
             with path.open("rb") as file:
                 done.sha256 = hashlib.file_digest(file, "sha256").hexdigest()

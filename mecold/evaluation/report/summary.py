@@ -26,9 +26,10 @@ from mecold.evaluation.report.records import (
     Ratio,
     SystemFindings,
 )
-from mecold.evaluation.results import Costs, Finished, TaskSet, write_text
+from mecold.evaluation.results import Costs, Finished, TaskSet
 from mecold.evaluation.statistics import holm, interval, replicates, sign_flip
 from mecold.evaluation.systems.base import Kind, Training
+from mecold.swap import write_text
 from mecold.version import __version__
 
 ENVELOPES: dict[str, tuple[Kind, ...]] = {"all": ("order-blind", "order-aware"), "order-blind": ("order-blind",)}
