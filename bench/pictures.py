@@ -108,7 +108,7 @@ def score(axes: Axes, w: World) -> None:
 
 def symmetric(axes: Axes, w: World) -> None:
     sides = w.found.space["symmetric"]
-    visits = w.found.statistics.visits(np.arange(len(w.found.space)))
+    visits = w.found.survey.total.visits(np.arange(len(w.found.space)))
     P = torch.linalg.inv(
         torch.from_numpy((visits.T @ visits).toarray()) + MetaConfig().factors.l2 * torch.eye(visits.shape[1])
     )

@@ -19,6 +19,7 @@ from mecold.errors import (
     ModelFileError,
     NotFittedError,
     UnknownItemError,
+    UnknownUserError,
 )
 from mecold.heads.preference import HeadConfig
 from mecold.meta.classes import ClassConfig
@@ -33,7 +34,7 @@ from mecold.tasks.behaviour_state import BehaviourState
 from mecold.tasks.class_state import Classified, ClassState, Label
 from mecold.tasks.classify import ItemClassifier
 from mecold.tasks.past import past_behaviours, past_tastes, user_features
-from mecold.types import Explanation, Interaction, ItemId, Recommendation, Synced, UserState
+from mecold.types import Explanation, Interaction, ItemId, Observed, Recommendation, Synced, UserState
 from mecold.version import __version__
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "MetaConfig",
     "ModelFileError",
     "NotFittedError",
+    "Observed",
     "PrecomputedEncoder",
     "Recommendation",
     "Recommender",
@@ -72,6 +74,7 @@ __all__ = [
     "Tracker",
     "TrainConfig",
     "UnknownItemError",
+    "UnknownUserError",
     "UserState",
     "__version__",
     "past_behaviours",

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mecold.data.archive import Archive
 from mecold.data.histories import Histories
 from mecold.errors import InvalidDataError
 from mecold.model import Model
@@ -85,8 +86,8 @@ def explained(model: Model, shelf: Shelf, asker: Asker, row: int) -> Explanation
     return Explanation(shelf.catalog.id_of(row), float(scores[-1]), float(scores[0]), tuple(ordered))
 
 
-def about(model: Model, shelf: Shelf) -> dict[str, Any]:
-    """What a model and its shelf are: sizes, channels, encoder, fingerprint, notes."""
+def about(model: Model, shelf: Shelf, archive: Archive | None) -> dict[str, Any]:
+    """What a model and its shelf are: sizes, channels, encoder, fingerprint, log, notes."""
     return {
         "items": len(shelf.catalog),
         "hidden_items": int(shelf.hidden.sum()),
@@ -100,6 +101,7 @@ def about(model: Model, shelf: Shelf) -> dict[str, Any]:
         "encoder": model.encoder,
         "events": list(model.events.names),
         "attributes": {column.name: column.kind for column in model.attributes.columns},
+        "log": None if archive is None else archive.sizes(),
         "model": model.fingerprint,
         "notes": model.notes,
     }

@@ -26,6 +26,10 @@ class UnknownItemError(MecoldError, KeyError):
     """Items that are not in the catalogue."""
 
 
+class UnknownUserError(MecoldError, KeyError):
+    """Users who are not in the model's log."""
+
+
 class NotFittedError(MecoldError, RuntimeError):
     """The recommender has no model yet: call `fit_meta` or `load` first."""
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mecold.encode.encoder import Encoder
+from mecold.renewing import survey_of, updated
 from mecold.sealed import bytes_of, folder_of
 from mecold.stock import Stock
-from mecold.store import load_model, save_model
-from mecold.values import path
+from mecold.store import Content, load_model, save_model
+from mecold.values import flag, path
 
 K = TypeVar("K", bound="Keeping")
 
@@ -19,11 +20,20 @@ K = TypeVar("K", bound="Keeping")
 class Keeping(Stock):
     """Saved, loaded, copied."""
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed."""
-        model, shelf = self._ready()
+    def save(self, folder: str | Path, *, log: bool = True) -> None:
+        """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed.
+
+        What others have observed into the folder since this model was loaded stays in its journal.
+
+        Args:
+            folder: the target.
+            log: with the histories of all users, so that `observe`, `refresh` and `forget_user` can go on; False leaves out
+                everything that belongs to one user.
+        """
+        with self._lock:
+            (model, shelf), archive = self._ready(), self._archive if flag(log, "log") else None
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        save_model(path(folder, "folder"), model, shelf.packed(), self._statistics, settings)
+        save_model(path(folder, "folder"), model, shelf.packed(), archive, settings)
 
     @classmethod
     def load(
@@ -51,8 +61,7 @@ class Keeping(Stock):
             encoder, config=content.config, template=content.template, index=content.kind, device=device,
             progress=progress,
         )  # fmt: skip
-        made._state = content.place(made._device)
-        made._statistics = content.statistics
+        made._place(content)
         if encoder is not None:
             made._check_encoder(*made._ready())
         return made
@@ -80,5 +89,20 @@ class Keeping(Stock):
         if files is not None:
             with folder_of(files) as folder:
                 content = load_model(folder)
-            made._state, made._statistics = content.place(made._device), content.statistics
+            made._place(content)
         return made
+
+    def _place(self, content: Content) -> None:
+        """Take what was loaded; what its journal holds is counted."""
+        self._state, self._archive = content.place(self._device), content.archive
+        if content.journal:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what waits in the archive; what it is added to is kept, as long as log and catalogue stay."""
+        (model, shelf), archive = self._ready(), self._archive
+        assert archive is not None
+        known = self._surveyed
+        if known is None or known[0].log is not archive.log or known[1] is not shelf.catalog:
+            known = self._surveyed = archive, shelf.catalog, survey_of(model, shelf, archive, self.config)
+        self._state = model, updated(model, shelf, archive, known[2])

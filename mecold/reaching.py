@@ -7,13 +7,13 @@ import polars as pl
 from mecold.audience import Audiences
 from mecold.data.frames import Columns, FrameLike
 from mecold.data.interactions import Interactions, OnUnknown
-from mecold.keeping import Keeping
+from mecold.observing import Observing
 from mecold.space.profiles import had, length_one, sides_of
 from mecold.types import ItemId
 from mecold.values import generator
 
 
-class Reaching(Keeping):
+class Reaching(Observing):
     """Asked for users."""
 
     def audiences(

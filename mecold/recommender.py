@@ -4,7 +4,7 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 `adapt_user` returns a `UserState` that belongs to the caller.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import polars as pl
 import torch
 
 from mecold.answers import Asker, about, alike, explained, listed
-from mecold.data.attributes import Encode, of_these, one_user, read_attributes
+from mecold.data.archive import Archive
+from mecold.data.attributes import one_user
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import EventRule
 from mecold.data.frames import Columns, FrameLike
@@ -36,7 +37,6 @@ from mecold.serving import check_state, chunks, finder, ranked_frame, states_of,
 from mecold.space.channels.host import ItemFactors
 from mecold.space.far import tell_far
 from mecold.space.shelf import Shelf
-from mecold.space.statistics import Kept
 from mecold.types import Explanation, Interaction, ItemId, Recommendation, UserState
 from mecold.values import flag, whole
 
@@ -165,9 +165,9 @@ class Recommender(Reaching):
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known, rated)
         shelf = Shelf.of(catalog, found.space, self._kind)
-        with self._lock:
-            self._state = (model, shelf)
-            self._statistics = Kept(catalog.ids, found.statistics)
+        archive = Archive.of(log, found.labels, catalog.ids, found.survey.seed, model.fingerprint)
+        with self._renewal, self._lock:
+            self._state, self._archive = (model, shelf), archive
             # later items are described by the same columns
             self.template = replace(self.template, fields=catalog.fields)
         return recorder.report
@@ -448,18 +448,9 @@ class Recommender(Reaching):
 
     def info(self) -> dict[str, Any]:
         """What this recommender is: sizes, channels, encoder, index, fingerprint, notes of the fit."""
-        return about(*self._ready()) | {"index": self._kind, "device": str(self._device)}
+        return about(*self._ready(), self._archive) | {"index": self._kind, "device": str(self._device)}
 
     # ---- inside
-
-    def _vectors_of(self, model: Model, shelf: Shelf) -> Encode:
-        """The encoder, once it is needed and only if it is the model's."""
-
-        def encode(texts: Sequence[str]) -> np.ndarray:
-            self._check_encoder(model, shelf)
-            return self._vectors(texts)
-
-        return encode
 
     def _read(
         self, model: Model, shelf: Shelf, history: Iterable[ItemId | Interaction], attributes: Mapping[str, Any] | None,
@@ -473,12 +464,3 @@ class Recommender(Reaching):
             groups = model.attributes.groups(one_user(attributes), self._vectors_of(model, shelf))
             support = replace(support, groups=torch.from_numpy(groups))
         return Asker(support, told.unknown, told.texts, texts)
-
-    def _known(
-        self, model: Model, shelf: Shelf, attributes: FrameLike | None, log: Interactions
-    ) -> Callable[[pl.Series], np.ndarray] | None:
-        """What tells the groups of users; None where nothing is known of anybody."""
-        if attributes is None:
-            return None
-        frame = read_attributes(attributes, log.users.dtype if len(log) else None)
-        return lambda users: model.attributes.groups(of_these(frame, users), self._vectors_of(model, shelf))

@@ -16,8 +16,8 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mecold.errors import MecoldError, ModelFileError, few, foreign, told
 from mecold.forks import check_frames
+from mecold.journal import JOURNAL, carry, held, is_journal, names_of
 from mecold.swap import age_of, claimed, clear, leftovers_of, stays, switch, sync
 from mecold.version import __version__
 
@@ -45,11 +46,13 @@ class Sealed:
         folder: where it was.
         config: what `config.json` says.
         files: the content of every other file; who asks for one takes it out, so that no file lies in memory twice.
+        entries: what was added since it was saved, by name, the oldest first (see `journal`).
     """
 
     folder: Path
     config: Mapping[str, Any]
     files: dict[str, bytes]
+    entries: Mapping[str, bytes] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.config["sha256"]
@@ -80,7 +83,13 @@ class Sealed:
             return make(self)
 
 
-def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mapping[str, Any]]) -> None:
+def write_sealed(
+    folder: Path,
+    kind: str,
+    form: int,
+    put: Callable[[Path], Mapping[str, Any]],
+    carried: Callable[[str], bool] = lambda _: False,
+) -> None:
     """Write a folder; the previous one stays whole until the new one is complete on disk, and is then replaced in one step.
 
     A link is followed. A folder that cannot be replaced (a mount point, the working directory) is filled: the files go into
@@ -91,6 +100,7 @@ def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mappi
         kind: what it is, such as `"model"`.
         form: version of its format.
         put: writes files into a folder, and returns what `config.json` says beside their hashes.
+        carried: which entries of the journal that lies there are to lie in the new one's.
 
     Raises:
         ModelFileError: if the target holds something else, or cannot be written; the previous one is whole then.
@@ -107,11 +117,13 @@ def write_sealed(folder: Path, kind: str, form: int, put: Callable[[Path], Mappi
         try:
             with claimed(fresh):
                 _fill(fresh, kind, form, put, fresh.name if inside else None)
-                if inside:
-                    _point(folder, fresh)
-                    named = True
-                else:
-                    switch(fresh, folder)
+                with held(folder) if folder.is_dir() else nullcontext():
+                    carry(folder, folder if inside else fresh, carried)
+                    if inside:
+                        _point(folder, fresh)
+                        named = True
+                    else:
+                        switch(fresh, folder)
         finally:
             if not named:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -134,7 +146,7 @@ def _fill(fresh: Path, kind: str, form: int, put: Callable[[Path], Mapping[str, 
 
 def _point(folder: Path, fresh: Path) -> None:
     """Let a folder's `config.json` be the new one, in one step, and clear away what the old one named."""
-    before = [path for path in folder.iterdir() if path != fresh and path.name not in {_CONFIG, *_NO_MATTER}]
+    before = [path for path in folder.iterdir() if path != fresh and path.name not in {_CONFIG, JOURNAL, *_NO_MATTER}]
     (fresh / _CONFIG).replace(folder / _CONFIG)
     sync(folder)
     for path in before:
@@ -166,6 +178,7 @@ def _is_one(folder: Path, kind: str) -> bool:
     names = {path.name for path in folder.iterdir() if not _PLACE.fullmatch(path.name)} - _NO_MATTER
     try:
         config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        names -= {JOURNAL} if is_journal(folder / JOURNAL) else set()
         return config["format"] >= 0 and config.get("kind", "model") == kind and names <= {_CONFIG, *config["sha256"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return not names
@@ -181,7 +194,9 @@ def read_sealed(folder: Path, kind: str, form: int) -> Sealed:
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
         try:
-            return _read(folder, kind, form)
+            found = _read(folder, kind, form)
+            if _identity(folder) == before:  # its files and its entries are of one save
+                return found
         except ModelFileError:
             if _identity(folder) == before and not (before is None and _being_switched(folder)):
                 raise
@@ -205,14 +220,18 @@ def _being_switched(folder: Path) -> bool:
     return any((age_of(one) or 0.0) < 1 for one in leftovers_of(folder.absolute()))
 
 
-def _read(folder: Path, kind: str, form: int) -> Sealed:
+def read_config(folder: Path, kind: str, form: int) -> dict[str, Any]:
+    """What a folder's `config.json` says; the files that it names are not looked at.
+
+    Raises:
+        ModelFileError: if there is none, it is damaged, or of another kind or format.
+    """
     path = folder / _CONFIG
     if not path.is_file():
         raise ModelFileError(f"There is no mecold {kind} in '{folder}' (no config.json).{_kept(folder, kind, form)}")
     with foreign(ModelFileError, f"'{path}' is damaged", "Restore it, or fit and save again."):
         config: dict[str, Any] = json.loads(path.read_bytes())
-        version, sums = config["format"], dict(config["sha256"])
-        place = config.get("place")
+        version, place = config["format"], config.get("place")
         if place is not None and not _PLACE.fullmatch(place):
             raise ValueError(f"place {place!r}")
     if (found := config.get("kind", "model")) != kind:
@@ -222,10 +241,15 @@ def _read(folder: Path, kind: str, form: int) -> Sealed:
             f"The {kind} in '{folder}' has format {version}, written by mecold {config.get('mecold')}; this is mecold "
             f"{__version__}, which reads format {form}. Update mecold, or fit and save again."
         )
-    stated = config.pop("self", None)
+    return config
+
+
+def _read(folder: Path, kind: str, form: int) -> Sealed:
+    config = read_config(folder, kind, form)
+    stated, place = config.pop("self", None), config.get("place")
     bad = [] if stated == _hash_of(config) else [_CONFIG]
     files: dict[str, bytes] = {}
-    for name, expected in sums.items():
+    for name, expected in config["sha256"].items():
         file = folder / (place or "") / Path(name).name
         try:
             files[name] = file.read_bytes() if file.is_file() else b""
@@ -239,7 +263,9 @@ def _read(folder: Path, kind: str, form: int) -> Sealed:
             f"The {kind} in '{folder}' was damaged or changed after it was saved: {few(bad, 9)}. "
             "Restore these files, or fit and save again."
         )
-    return Sealed(folder, config, files)
+    with foreign(ModelFileError, f"The journal in '{folder}' cannot be read", "Restore it, or save again."):
+        entries = {name: (folder / JOURNAL / name).read_bytes() for name in names_of(folder)}
+    return Sealed(folder, config, files, entries)
 
 
 def _kept(folder: Path, kind: str, form: int) -> str:

@@ -4,15 +4,19 @@ A reader takes the shelf once per call; writers prepare a new one under a lock a
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
+from mecold.data.archive import Archive
+from mecold.data.attributes import Encode, of_these, read_attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.frames import Columns, FrameLike, read_frame
+from mecold.data.interactions import Interactions
 from mecold.devices import device_of
 from mecold.encode.encoder import Encoder, PrecomputedEncoder, TextEncoder, encode_or_zero
 from mecold.encode.telling import told_texts
@@ -23,7 +27,7 @@ from mecold.meta.config import MetaConfig
 from mecold.model import Model
 from mecold.space.shelf import Difference, Shelf
 from mecold.space.space import ItemSpace, newcomers, with_text
-from mecold.space.statistics import Kept
+from mecold.space.view import Survey
 from mecold.types import ItemId, Synced
 from mecold.values import flag, generator, instance, word
 
@@ -53,16 +57,18 @@ class Stock:
         self._device = device_of(device)
         self._rng = generator(rng)
         self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
-        self._statistics: Kept | None = None
+        self._archive: Archive | None = None
+        self._surveyed: tuple[Archive, Catalog, Survey] | None = None
         self._lock = OwnLock()
+        self._renewal = OwnLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the lock, which every process and every copy has of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
+        """All but the locks, which every process and every copy has of its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_renewal")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock = OwnLock()
+        self._lock, self._renewal = OwnLock(), OwnLock()
 
     def add_items(self, items: FrameLike, *, columns: Columns | None = None) -> None:
         """Add new items; they take what items with texts like theirs have. Readers see all of them or none.
@@ -70,7 +76,7 @@ class Stock:
         Raises:
             InvalidDataError: on items that cannot be used, or that are there already (use `update_items`).
         """
-        with self._lock:
+        with self._renewal, self._lock:
             model, shelf = self._ready()
             self._check_encoder(model, shelf)
             new = self._described(shelf, items, columns)
@@ -89,7 +95,7 @@ class Stock:
         Raises:
             UnknownItemError: naming items that are not there (use `add_items`).
         """
-        with self._lock:
+        with self._renewal, self._lock:
             model, shelf = self._ready()
             self._check_encoder(model, shelf)
             self._state = (model, self._updated(model, shelf, self._described(shelf, items, columns)))
@@ -103,13 +109,13 @@ class Stock:
             UnknownItemError: naming items that are not there; none is removed then.
             InvalidDataError: if nothing would be left.
         """
-        with self._lock:
+        with self._renewal, self._lock:
             model, shelf = self._ready()
             leaving = list(dict.fromkeys(shelf.catalog.checked(ids, "ids")))
             shelf.catalog.rows(leaving, "the items to remove")
             if len(leaving) == len(shelf.catalog):
                 raise InvalidDataError("This would remove every item; a catalogue keeps at least one.")
-            self._state = (model.without(leaving), shelf.changed(leaving))
+            self._state, self._archive = (model.without(leaving), shelf.changed(leaving)), self._without(leaving)
 
     def hide_items(self, ids: Iterable[ItemId]) -> None:
         """Recommend these items no more, and keep all that is known of them; readers see all of them hidden or none.
@@ -166,7 +172,7 @@ class Stock:
             EncoderError: if texts are new and the encoder is not the model's.
         """
         word(gone, ("hide", "remove"), "gone")
-        with self._lock:
+        with self._renewal, self._lock:
             model, shelf = self._ready()
             kinds = {"item_id": shelf.catalog.dtype}
             frame = read_frame(items, "items", columns, names=self.template.names, ids=kinds)
@@ -180,6 +186,7 @@ class Stock:
             elif leaving:
                 now, model = now.changed(leaving), model.without(leaving)
             self._state = (model, now)
+            self._archive = self._archive if gone == "hide" else self._without(leaving)
         hidden, removed = (len(leaving), 0) if gone == "hide" else (0, len(leaving))
         return Synced(
             int(difference.new.sum()), int(difference.changed.sum()), len(difference.back), hidden, removed
@@ -196,6 +203,10 @@ class Stock:
         if self._state is None:
             raise NotFittedError("This recommender has no model yet. Call fit_meta(...), or Recommender.load(folder).")
         return self._state
+
+    def _without(self, items: Iterable[ItemId]) -> Archive | None:
+        """The log without some items."""
+        return None if self._archive is None else self._archive.without_items(items)
 
     def _known_encoder(self) -> Encoder:
         if self._encoder is None:
@@ -284,7 +295,25 @@ class Stock:
         return shelf
 
     def _turn(self, ids: Iterable[ItemId], *, hidden: bool) -> None:
-        with self._lock:
+        with self._renewal, self._lock:
             model, shelf = self._ready()
             rows = shelf.catalog.rows(shelf.catalog.checked(ids, "ids"), f"the items to {'hide' if hidden else 'show'}")
             self._state = (model, shelf.with_hidden(rows, hidden=hidden))
+
+    def _vectors_of(self, model: Model, shelf: Shelf) -> Encode:
+        """The encoder, once it is needed and only if it is the model's."""
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            self._check_encoder(model, shelf)
+            return self._vectors(texts)
+
+        return encode
+
+    def _known(
+        self, model: Model, shelf: Shelf, attributes: FrameLike | None, log: Interactions
+    ) -> Callable[[pl.Series], np.ndarray] | None:
+        """What tells the groups of users; None where nothing is known of anybody."""
+        if attributes is None:
+            return None
+        frame = read_attributes(attributes, log.users.dtype if len(log) else None)
+        return lambda users: model.attributes.groups(of_these(frame, users), self._vectors_of(model, shelf))

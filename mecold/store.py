@@ -1,5 +1,7 @@
 """A recommender's folder: what of it lies in which file."""
 
+import io
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,15 +13,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mecold.data.archive import Archive
 from mecold.data.attributes import Attribute, Attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import Events
 from mecold.data.histories import Histories
+from mecold.errors import ModelFileError, foreign
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.heads.ratings import RatingHead
+from mecold.journal import add, held, mark_in
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model, Ratings
-from mecold.sealed import Sealed, plain, read_sealed, write_sealed
+from mecold.sealed import Sealed, plain, read_config, read_sealed, write_sealed
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Traits
 from mecold.space.clock import Clock
@@ -28,10 +33,10 @@ from mecold.space.lists import Lists
 from mecold.space.settings import FactorConfig
 from mecold.space.shelf import Shelf
 from mecold.space.space import ItemSpace
-from mecold.space.statistics import Kept, Statistics
 
 KIND = "model"
-FORMAT = 8
+FORMAT = 9
+_LOG = ("log", "log_users", "log_items", "log_waiting", "log_batches")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Content:
     config: MetaConfig
     template: TextTemplate
     kind: str
-    statistics: Kept | None
+    archive: Archive | None
+    journal: bool
 
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
@@ -54,23 +60,70 @@ class Content:
         return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index, self.hidden.to(device))
 
 
-def save_model(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+def save_model(folder: Path, model: Model, shelf: Shelf, archive: Archive | None, settings: Mapping[str, Any]) -> None:
     """Write a model; the previous one stays whole until the new one is complete on disk.
 
     Args:
         folder: the target; may hold an older model, but nothing else.
         model: basis, head, encoder fingerprint, log.
         shelf: items without dead rows.
-        kept: statistics of the log; None for a model without any.
+        archive: the log; None leaves it out.
         settings: `config`, `template` and `index`, as JSON values.
 
     Raises:
         ModelFileError: if the folder holds something that is not a model.
     """
-    write_sealed(folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, kept, settings))
+    write_sealed(
+        folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, archive, settings),
+        lambda name: archive is not None and mark_in(name, archive.origin) not in (None, *archive.batches),
+    )  # fmt: skip
 
 
-def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def journal(folder: Path, archive: Archive, batch: pl.DataFrame) -> None:
+    """Add a batch of rows to a saved model; when this returns they are on disk.
+
+    Args:
+        folder: the model's.
+        archive: of the same model; it has the batch already.
+        batch: as it was observed.
+
+    Raises:
+        ModelFileError: if the folder holds no such model, or cannot be written.
+    """
+    folder = Path(os.path.realpath(folder))
+    with (
+        foreign(ModelFileError, f"The journal of '{folder}' could not be written", "Nothing was observed."),
+        held(folder),
+    ):
+        origin = read_config(folder, KIND, FORMAT)["archive"]
+        if origin is None or origin["origin"] != archive.origin:
+            raise ModelFileError(
+                f"'{folder}' holds another model than the one that observes, or one without its log; nothing was written. Name "
+                "the folder that this model was loaded from, or saved to."
+            )
+        add(folder, archive.origin, archive.batches[-1], batch.write_parquet)
+
+
+def replayed(archive: Archive, sealed: Sealed) -> Archive:
+    """An archive with what a folder's journal holds beyond it.
+
+    Raises:
+        ValueError: naming an entry that is damaged or another model's.
+    """
+    for name, data in sealed.entries.items():
+        mark = mark_in(name, archive.origin)
+        if mark is None:
+            raise ValueError(f"the journal's entry {name} is of another model")
+        if mark not in archive.batches:
+            archive = archive.observed(pl.read_parquet(io.BytesIO(data)))
+            if archive.batches[-1] != mark:
+                raise ValueError(f"the journal's entry {name} is damaged")
+    return archive
+
+
+def _put(
+    folder: Path, model: Model, shelf: Shelf, archive: Archive | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     space, basis = shelf.space, model.basis
     weights = {"basis.center": basis.center, "basis.project": basis.project, "basis.popular": basis.popular}
     weights |= {f"prior.{name}": value for name, value in model.head.prior.tensors().items()}
@@ -92,11 +145,8 @@ def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: 
             items[f"{name}.centres"] = channel.clock.centres
     save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
-    if kept is not None:
-        arrays = {field.name: getattr(kept.statistics, field.name) for field in fields(kept.statistics)}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
-        save_file(plain(tensors), folder / "statistics.safetensors")
-        pl.DataFrame({"item_id": kept.items}).write_parquet(folder / "statistics.parquet")
+    for name, table in ({} if archive is None else archive.tables()).items():
+        table.write_parquet(folder / f"{name}.parquet")
     if model.ratings is not None:
         save_file(plain(model.ratings.head.tensors()), folder / "ratings.safetensors")
         rows = model.ratings.rows
@@ -125,6 +175,7 @@ def _put(folder: Path, model: Model, shelf: Shelf, kept: Kept | None, settings: 
             for one in model.attributes.columns
         ],
         "new_gain": dict(basis.new_gain),
+        "archive": None if archive is None else archive.about(),
         **settings,
     }
 
@@ -172,13 +223,12 @@ def _content(sealed: Sealed) -> Content:
     if "index.faiss" in sealed:
         index = FaissIndex.read(kind, sealed.files.pop("index.faiss"), len(space), space.dim)
     catalog = Catalog.of(table["item_id"], table["text"].to_list())
-    kept = None
-    if "statistics.safetensors" in sealed:
-        ids = sealed.table("statistics.parquet")["item_id"]
-        arrays = {name: tensor.numpy() for name, tensor in sealed.tensors("statistics.safetensors").items()}
-        kept = Kept(ids, Statistics(**arrays))
+    archive = None
+    if config["archive"] is not None:
+        archive = Archive.read({name: sealed.table(f"{name}.parquet") for name in _LOG}, config["archive"], events)
+        archive = replayed(archive, sealed)
     _check(model, catalog, space, hidden)
-    return Content(model, catalog, space, index, hidden, meta, template, kind, kept)
+    return Content(model, catalog, space, index, hidden, meta, template, kind, archive, bool(sealed.entries))
 
 
 @torch.inference_mode()

@@ -66,6 +66,20 @@ class Synced(NamedTuple):
     removed: int
 
 
+class Observed(NamedTuple):
+    """What was taken in by `observe`.
+
+    Args:
+        rows: interactions, each of another user and item.
+        new_users: users who had not been there.
+        waiting: interactions, of all that were observed, that wait for `refresh`.
+    """
+
+    rows: int
+    new_users: int
+    waiting: int
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why an item has its score for a user; `base` and the contributions add up to the score.

@@ -8,9 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mecold"
 
-FOLDERS = ["errors portable types values version devices plugins shop report tracking math swap forks threads lazy",
-           "data sealed", "encode space", "heads tuning", "meta", "model", "rules", "store serving stock rating",
-           "answers keeping day_one audience", "reaching", "evaluation recommender choice tasks", "jobs", "cli"]  # fmt: skip
+FOLDERS = [
+    "errors portable types values version devices plugins shop report tracking math swap forks threads lazy",
+    "journal", "data sealed", "encode space", "heads tuning", "meta", "model", "rules", "renewing",
+    "store serving stock rating", "answers keeping day_one audience", "observing", "reaching",
+    "evaluation recommender choice tasks", "jobs", "cli",
+]  # fmt: skip
 """From the ground up; a module imports from its own folder, or from a folder of a line above its own in this list."""
 
 

@@ -105,7 +105,8 @@ def test_counts_and_statistics_are_kept_and_saved(fitted, shop, tmp_path):
     for item, count in touched.head(20).iter_rows():
         assert float(shelf.space.counts[shelf.catalog.row(item)]) == count
     fitted.save(tmp_path / "m")
-    kept, loaded = fitted._statistics, Recommender.load(tmp_path / "m")._statistics
-    assert loaded.items.equals(kept.items)
-    for name in ("items", "offsets", "counts"):
-        np.testing.assert_array_equal(getattr(loaded.statistics, name), getattr(kept.statistics, name))
+    kept, loaded = fitted._archive, Recommender.load(tmp_path / "m")._archive
+    assert loaded.ids.equals(kept.ids)
+    assert loaded.log.users.equals(kept.log.users)
+    for name in ("items", "offsets", "labels", "times"):
+        np.testing.assert_array_equal(getattr(loaded.log, name), getattr(kept.log, name))

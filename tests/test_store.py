@@ -35,7 +35,8 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
         "weights.safetensors",
         "items.safetensors",
         "items.parquet",
-        "statistics.safetensors",
+        "log.parquet",
+        "log_users.parquet",
         "fit_log.jsonl",
     ):
         assert (folder / file).read_bytes() == (folder.with_name("again") / file).read_bytes()
@@ -43,8 +44,8 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
 
 def test_a_folder_holds_no_pickle_and_a_log_lies_next_to_the_model(folder):
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "statistics.parquet", "statistics.safetensors",
-        "weights.safetensors",
+        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "log.parquet", "log_batches.parquet",
+        "log_items.parquet", "log_users.parquet", "log_waiting.parquet", "weights.safetensors",
     ]  # fmt: skip
     steps = [json.loads(line) for line in (folder / "fit_log.jsonl").read_text().splitlines()]
     assert steps[1]["loss"] > 0
@@ -88,7 +89,7 @@ def test_a_truncated_changed_or_missing_file_is_named(folder, file):
 def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format": 99, "mecold": "9.9"}))
-    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 8"):
+    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 9"):
         Recommender.load(folder)
     with pytest.raises(ModelFileError, match="no mecold model"):
         Recommender.load(tmp_path / "nothing")

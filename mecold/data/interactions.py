@@ -3,11 +3,10 @@
 It knows ids and frames; rows of the catalogue come from `Catalog`.
 """
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -28,6 +27,7 @@ from mecold.data.frames import (
     text_column,
 )
 from mecold.data.histories import Histories
+from mecold.data.order import Again, again_of, distinct, ordered, rows_of
 from mecold.data.remarks import ORDERS, busiest_user, columns_read, kinds_read, scale_of, tell_of_times, users_like_none
 from mecold.errors import DataWarning, InvalidDataError, UnknownItemError, few
 from mecold.types import ItemId
@@ -75,7 +75,7 @@ class Interactions:
     groups: Int64[np.ndarray, "users attributes"] | None = None
     repeats: Int64[np.ndarray, " rows"] | None = None
     since: Int64[np.ndarray, " rows"] | None = None
-    again: "Again | None" = None
+    again: Again | None = None
     context: pl.DataFrame | None = None
     moments: Int64[np.ndarray, "rows contexts"] | None = None
     notes: tuple[str, ...] = ()
@@ -92,6 +92,7 @@ class Interactions:
         may_be_empty: bool = False,
         events: EventRule | Events | None = None,
         context: Sequence[str] = (),
+        users: Any = None,
     ) -> "Interactions":
         """Read and check a log.
 
@@ -109,6 +110,7 @@ class Interactions:
             may_be_empty: accept a log without any interaction (nothing to learn from, but fine to recommend for).
             events: how kinds of events are put in order; or the order that a model has.
             context: columns that say what the moment of a row was like.
+            users: type of the users' ids, for those of a csv; by their own values where None.
 
         Raises:
             InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
@@ -120,7 +122,7 @@ class Interactions:
         """
         word(on_unknown, ("raise", "drop"), "on_unknown")
         context = texts(context, "context")
-        kinds = {"item_id": catalog.dtype}  # a csv's item ids are what the catalogue says
+        kinds = {"item_id": catalog.dtype} | ({} if users is None else {"user_id": users})  # for the ids of a csv
         frame = read_frame(source, "interactions", columns, names=INTERACTION_NAMES, ids=kinds, guess=context)
         tell_of_times(frame)
         require(frame, ["user_id", "item_id", *context], "interactions")
@@ -133,8 +135,8 @@ class Interactions:
         log = everyone.filter(pl.col("row") >= 0)
         if log.is_empty() and not may_be_empty:
             raise UnknownItemError("No interaction is of an item in the catalogue. Do both frames use the same ids?")
-        ordered = _ordered(log)
-        kept = _distinct(ordered, events)
+        in_order = ordered(log)
+        kept = distinct(in_order, events)
         if kept.height < log.height:
             rule = "the last counts, as the strongest event of them" if "event" in log.columns else "the first counts"
             notes.append(f"{log.height - kept.height:,} repeats of a (user, item) pair set aside; {rule}")
@@ -142,9 +144,11 @@ class Interactions:
         if notes:
             warnings.warn("Interactions: " + "; ".join(notes) + ".", DataWarning, stacklevel=3)
         notes += [columns_read(frame, kept, context), *kinds_read(events), *busiest_user(everyone["user_id"])]
-        found = _grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), _unknown_items(everyone))
+        found = grouped(kept, everyone["user_id"].unique().sort(), tuple(notes), _unknown_items(everyone))
         moments = kept.select(pl.col(f"context {name}").alias(name) for name in context) if context else None
-        again = _again(ordered, found.users, events) if kept.height < log.height and found.order != "shuffle" else None
+        again = (
+            again_of(in_order, found.users, events) if kept.height < log.height and found.order != "shuffle" else None
+        )
         return replace(found, events=events, again=again, context=moments)
 
     def __len__(self) -> int:
@@ -158,7 +162,7 @@ class Interactions:
     def take(self, users: Int64[np.ndarray, " some"] | Sequence[int]) -> "Interactions":
         """The histories of these users (positions, not ids), in this order."""
         chosen = np.asarray(users, dtype=np.int64)
-        sizes, rows = _rows_of(self.offsets, chosen)
+        sizes, rows = rows_of(self.offsets, chosen)
         groups = None if self.groups is None else self.groups[chosen]
         again = None if self.again is None else self.again.take(chosen)
         return replace(self._of(self.users.gather(chosen), sizes, rows), groups=groups, again=again)
@@ -303,82 +307,15 @@ def _known_rows(log: pl.DataFrame, catalog: Catalog, on_unknown: OnUnknown) -> t
     return rows, [f"{len(unknown):,} interactions of {len(distinct):,} unknown items set aside ({few(distinct)})"]
 
 
-def _ordered(log: pl.DataFrame) -> pl.DataFrame:
-    for name in ORDERS:
-        if name in log.columns:
-            return log.sort(["user_id", name], maintain_order=True)
-    pairs = zip(log["user_id"], log["item_id"], strict=True)
-    keys = [hashlib.sha256(f"{user}:{item}".encode()).hexdigest() for user, item in pairs]
-    return log.with_columns(pl.Series("shuffle", keys)).sort(["user_id", "shuffle"], maintain_order=True)
-
-
-def _distinct(log: pl.DataFrame, events: Events) -> pl.DataFrame:
-    """One row per user and item of an ordered log."""
-    pair, kinds = ["user_id", "row"], "event" in log.columns
-    kept = log.unique(pair, keep="last" if kinds else "first", maintain_order=True)
-    if kinds:
-        kept = kept.join(
-            log.group_by(pair).agg(strongest=pl.col("event").min()), on=pair, how="left", maintain_order="left"
-        )
-        kept = kept.with_columns(event=pl.col("strongest")).drop("strongest")
-    ordered = any(name in log.columns for name in ORDERS)
-    if not ordered or (kept.height == log.height and not events.goals):
-        return kept
-    goal = (pl.col("event") < events.goals if events.goals else pl.lit(value=True)).cast(pl.Int64)
-    numbered = log.with_columns(goal=goal).with_columns(
-        after=pl.col("goal").sum().over("user_id") - pl.col("goal").cum_sum().over("user_id")
-    )
-    last_goal = pl.col("after").filter(pl.col("goal") > 0).min()
-    totals = numbered.group_by(pair).agg(
-        repeats=pl.col("goal").sum(), since=pl.coalesce(last_goal, pl.col("after").min())
-    )  # fmt: skip
-    return kept.join(totals, on=pair, how="left", maintain_order="left")
-
-
 def _unknown_items(log: pl.DataFrame) -> dict[ItemId, tuple[ItemId, ...]]:
     """Items outside the catalogue by user, each once: in the order in which they came first, or last, as in histories."""
-    aside = _ordered(log.filter(pl.col("row") < 0)).group_by("user_id", maintain_order=True).agg("item_id")
+    aside = ordered(log.filter(pl.col("row") < 0)).group_by("user_id", maintain_order=True).agg("item_id")
     if "event" in log.columns:
         return {user: tuple(dict.fromkeys(items[::-1]))[::-1] for user, items in aside.iter_rows()}
     return {user: tuple(dict.fromkeys(items)) for user, items in aside.iter_rows()}
 
 
-@dataclass(frozen=True)
-class Again:
-    """All rows of a log by user, oldest first, items as often as they came.
-
-    Args:
-        offsets: user `u` owns the rows `offsets[u]:offsets[u + 1]`.
-        items: rows of the catalogue.
-    """
-
-    offsets: Int64[np.ndarray, " users_plus_one"]
-    items: Int64[np.ndarray, " rows"]
-
-    def take(self, users: Int64[np.ndarray, " some"]) -> "Again":
-        """Those of these users."""
-        sizes, rows = _rows_of(self.offsets, users)
-        return Again(np.concatenate([[0], sizes.cumsum()]).astype(np.int64), self.items[rows])
-
-
-def _rows_of(
-    offsets: Int64[np.ndarray, " users_plus_one"], users: Int64[np.ndarray, " some"]
-) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " rows"]]:
-    """How many rows each of these users owns, and which, user after user."""
-    sizes = np.diff(offsets)[users]
-    starts = np.cumsum(sizes) - sizes
-    return sizes, np.repeat(offsets[users] - starts, sizes) + np.arange(sizes.sum())
-
-
-def _again(ordered: pl.DataFrame, users: pl.Series, events: Events) -> Again:
-    goal = ordered.filter(pl.col("event") < events.goals) if events.goals else ordered
-    goal = goal.filter(pl.col("label") > 0) if "label" in goal.columns else goal
-    sizes = pl.DataFrame([users]).join(goal.group_by("user_id").len(), on="user_id", how="left", maintain_order="left")
-    ends = sizes["len"].fill_null(0).to_numpy().cumsum()
-    return Again(np.concatenate([[0], ends]).astype(np.int64), goal["row"].to_numpy().astype(np.int64))
-
-
-def _grouped(
+def grouped(
     log: pl.DataFrame, users: pl.Series, notes: tuple[str, ...], unknown: Mapping[ItemId, tuple[ItemId, ...]]
 ) -> Interactions:
     """The ordered log by user; users whose items are all unknown have an empty history."""

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mecold.data.histories import Histories
-from mecold.data.interactions import Again
+from mecold.data.order import Again
 from mecold.data.rows import Rows
 from mecold.heads.preference import PreferenceHead, came_before
 from mecold.math.losses import multi_positive_softmax

@@ -23,7 +23,7 @@ from mecold.space.basis import Basis
 from mecold.space.channels import trend
 from mecold.space.channels.host import ItemFactors
 from mecold.space.space import ItemSpace
-from mecold.space.statistics import Statistics
+from mecold.space.view import Survey
 
 UNLIKED = 0.25  # of a like: what rows below the mark are worth at the least on logs of films and wines
 MOST_ROWS = 20  # of all kinds of events that are read for one that is predicted
@@ -39,13 +39,15 @@ class FitResult:
         basis: scales of the item space.
         head: trained and calibrated head.
         space: the item space of all users.
-        statistics: of the log, in rows of the catalogue.
+        survey: what was liked, in rows of the catalogue, and how a space is made of it.
+        labels: of every interaction of the log.
     """
 
     basis: Basis
     head: PreferenceHead
     space: ItemSpace
-    statistics: Statistics
+    survey: Survey
+    labels: Float[np.ndarray, " rows"]
 
 
 def fit(
@@ -114,9 +116,9 @@ def _fit(
             )
             head, of_new = replace(head, gains=replace(head.gains, again=again)), of_new | of_old
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
-    whole, statistics = views.whole, views.statistics
+    whole, survey = views.whole, views.survey
     del lessons, views  # the folds' factors make room for those of all users
-    return FitResult(basis, head, whole().space(basis), statistics)
+    return FitResult(basis, head, whole().space(basis), survey, labels)
 
 
 def _lessons(

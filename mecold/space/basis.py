@@ -5,7 +5,7 @@ half way to whitening, where no few directions that all texts share drown the ot
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -48,9 +48,11 @@ class Basis:
         tells = variance > LEAST_VARIANCE * variance.max()  # along the others no two texts differ
         scale = torch.where(tells, variance.clamp(min=1e-30) ** -0.25, 0.0)
         project = (axes * scale).flip(1)[:, :rank].to(vectors.dtype).contiguous()
-        logs = torch.log1p(counts[counts > 0]).cpu()
-        popular = torch.stack([logs.mean(), logs.std(correction=0).clamp(min=LEAST_SPREAD)])
-        return cls(center, project, popular).to(vectors.device)
+        return cls(center, project, _popular(counts)).to(vectors.device)
+
+    def rescaled(self, counts: Float[Tensor, " items"]) -> "Basis":
+        """With the scale of popularity that these counts have."""
+        return replace(self, popular=_popular(counts).to(self.popular.device))
 
     def to(self, device: torch.device) -> "Basis":
         """The same scales on another device."""
@@ -64,3 +66,9 @@ class Basis:
     def popularity(self, counts: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
         """Standardised log count."""
         return (torch.log1p(counts) - self.popular[0]) / self.popular[1]
+
+
+def _popular(counts: Float[Tensor, " items"]) -> Float[Tensor, " two"]:
+    """Mean and spread of the log counts of what anybody has touched."""
+    logs = torch.log1p(counts[counts > 0]).cpu()
+    return torch.stack([logs.mean(), logs.std(correction=0).clamp(min=LEAST_SPREAD)])

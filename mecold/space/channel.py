@@ -35,6 +35,7 @@ class Traits:
         grows: an item's item side grows with the root of its count.
         agrees: whether a support's items agree in it tells how far to trust the channels.
         scaled_as: name of the channel whose learned numbers this one shares; "" has its own.
+        given: its sides were handed over and stay as they are, whatever the log says.
         textual: it is made of the items' texts alone, so that a new text changes it whoever has touched the item.
     """
 
@@ -46,6 +47,7 @@ class Traits:
     agrees: bool = False
     scaled_as: str = ""
     textual: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True)

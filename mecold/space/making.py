@@ -141,6 +141,7 @@ class Maker:
         newcomer: its sides for items that nobody has touched.
         clock: how times read it.
         gained: whether a new item's item side is multiplied by the channel's gain; else `newcomer` looks after that.
+        counted: whether its sides are made of counts alone, so that they can be made anew at once.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Maker:
     newcomer: Callable[[Channel, Newcomers], Sides] = of_lookalikes
     clock: Callable[[Material], Clock | None] = lambda _: None
     gained: bool = True
+    counted: bool = False
 
 
 def made_of(makers: Mapping[str, Maker], material: Material) -> dict[str, Channel]:

@@ -3,10 +3,10 @@
 Source: Steck 2019 (EASE, arXiv:1905.03375); Choi et al. 2021 (SLIST, arXiv:2103.15991) for prefixes and what follows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import polars as pl
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
@@ -46,6 +46,17 @@ class Statistics:
         """Those of ordered histories over a catalogue of so many items, without times, goals and groups."""
         return cls(items, offsets, np.bincount(items, minlength=n_items).astype(np.float32))
 
+    def plus(self, other: "Statistics") -> "Statistics":
+        """With the counts of other users' histories, or of later ones of the same, which stay without them."""
+
+        def sum_of(mine: Float32[np.ndarray, "*any"] | None, more: Float32[np.ndarray, "*any"] | None) -> Any:
+            return None if mine is None or more is None else mine + more
+
+        return replace(
+            self, counts=self.counts + other.counts, by_time=sum_of(self.by_time, other.by_time),
+            goals=sum_of(self.goals, other.goals), by_group=sum_of(self.by_group, other.by_group),
+        )  # fmt: skip
+
     def visits(self, factored: Int64[np.ndarray, " factored"]) -> sp.csr_matrix:
         """Who had what: users by the items that get factors."""
         column, offsets = self._columns(factored)
@@ -84,16 +95,3 @@ class Statistics:
         places = column[self.items]
         before = np.concatenate([[0], (places >= 0).cumsum()])
         return places[places >= 0], before[self.offsets]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Statistics and the items that they count, kept with a model.
-
-    Args:
-        items: ids of the catalogue at the time of the fit, by row of the statistics.
-        statistics: of all users.
-    """
-
-    items: pl.Series
-    statistics: Statistics

@@ -39,5 +39,5 @@ def _goals(material: Material) -> Sides | None:
 
 
 NEW = Maker("new", Traits(reads="bonus"), _nothing_is_new, _new)
-POPULARITY = Maker("popularity", Traits(reads="nothing", start=-1.0), _popularity, _guess, gained=False)
-GOALS = Maker("goals", Traits(reads="nothing", start=-1.0), _goals)
+POPULARITY = Maker("popularity", Traits(reads="nothing", start=-1.0), _popularity, _guess, gained=False, counted=True)
+GOALS = Maker("goals", Traits(reads="nothing", start=-1.0), _goals, counted=True)

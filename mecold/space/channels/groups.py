@@ -37,4 +37,4 @@ def _sides(material: Material) -> Sides | None:
     return Sides(None, torch.cat(parts, dim=1).to(material.counts.device))
 
 
-GROUPS = Maker("groups", Traits(reads="groups", start=-1.0), _sides)
+GROUPS = Maker("groups", Traits(reads="groups", start=-1.0), _sides, counted=True)

@@ -77,4 +77,4 @@ def _sides(material: Material) -> Sides | None:
     return material.given
 
 
-HOST = Maker("host", Traits(start=2.5, agrees=True), _sides)
+HOST = Maker("host", Traits(start=2.5, agrees=True, given=True), _sides)

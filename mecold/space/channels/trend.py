@@ -88,4 +88,4 @@ def _clock(material: Material) -> Clock:
     return Clock(centres.to(material.counts.device), material.persistence)
 
 
-TREND = Maker("trend", Traits(reads="time"), _sides, clock=_clock)
+TREND = Maker("trend", Traits(reads="time"), _sides, clock=_clock, counted=True)

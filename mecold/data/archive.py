@@ -1,0 +1,287 @@
+"""The log that a model was made from, kept with it so that it can go on learning: users come back, and are forgotten.
+
+What was read is kept as histories of distinct items, by user. What is observed later waits behind it, row by row, until the
+item space is made anew; then both become one, by the rules by which a log is read. So the order in which rows came in does
+not matter, but for ties in time.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float32, Int64
+
+from mecold.data.catalog import Catalog
+from mecold.data.interactions import Interactions, Order, grouped
+from mecold.data.order import once, ordered
+from mecold.data.remarks import ORDERS
+from mecold.errors import InvalidDataError
+from mecold.types import ItemId
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A log as a model keeps it.
+
+    Args:
+        ids: item of each row that the log refers to; null for an item that was taken out.
+        log: what the item space was made from; with a label of every row, without weights and ratings.
+        waiting: rows that were observed since: `user_id`, `item_id`, `label`, and those of `timestamp` or `position`, `event`,
+            `groups` and `moments` that the log has.
+        batches: a hash of each batch that was observed.
+        seed: of the item space.
+        origin: fingerprint of the model as it was fitted.
+        fitted: rows of the log at the fit.
+        context: columns that say what the moment of a row was like.
+    """
+
+    ids: pl.Series
+    log: Interactions
+    waiting: pl.DataFrame
+    batches: tuple[str, ...]
+    seed: int
+    origin: str
+    fitted: int
+    context: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, log: Interactions, labels: Float32[np.ndarray, " rows"], ids: pl.Series, seed: int, origin: str
+    ) -> "Archive":
+        """Of a log as it was read, its labels, and the ids of the catalogue's rows."""
+        slim = replace(
+            log, labels=labels, weights=_ones(len(log.items)), ratings=None, repeats=None, since=None, again=None,
+            context=None, unknown={}, notes=(),
+        )  # fmt: skip
+        context = () if log.context is None else tuple(log.context.columns)
+        return cls(ids.alias("item_id"), slim, rows_of(slim, ids).clear(), (), seed, origin, len(slim.items), context)
+
+    def __len__(self) -> int:
+        return len(self.log.items) + self.waiting.height
+
+    @property
+    def users(self) -> pl.Series:
+        """Everybody who is in it."""
+        return pl.concat([self.log.users.alias("user_id"), self.waiting["user_id"]]).unique()
+
+    def sizes(self) -> dict[str, int]:
+        """How much there is: users, rows, how many of them came after the fit, how many wait."""
+        log, rows = len(self.log.items), len(self)
+        return {"users": len(self.log), "rows": rows, "since_fit": rows - self.fitted, "waiting": rows - log}
+
+    def observed(self, batch: pl.DataFrame) -> "Archive":
+        """With a batch of rows behind it, as from `rows_of`.
+
+        Raises:
+            InvalidDataError: if the users' ids are of another type, rows have no time where those of the log have one, or the
+                same batch was observed before.
+        """
+        kind = self.log.users.dtype
+        if batch["user_id"].dtype != kind:
+            raise InvalidDataError(
+                f"The user ids of the interactions are {batch['user_id'].dtype}, those of the model's log {kind}. Cast them: "
+                f"a user who comes back must be known again."
+            )
+        if (order := self.log.order) != "shuffle" and order not in batch.columns:
+            raise InvalidDataError(
+                f"The model's log is ordered by `{order}`, and the interactions have no such column. Map yours: "
+                f"columns={{'{order}': <your column>}}."
+            )
+        batch = batch.select(self.waiting.columns)
+        if (mark := mark_of(batch)) in self.batches:
+            raise InvalidDataError(
+                f"The same {batch.height:,} interactions were observed before; nothing was changed. If they did come twice, give "
+                "the later ones their own timestamps."
+            )
+        return replace(self, waiting=pl.concat([self.waiting, batch]), batches=(*self.batches, mark))
+
+    def fresh(self, catalog: Catalog) -> Interactions:
+        """What waits, in rows of a catalogue, without items that users have had before."""
+        rows = once(ordered(self.waiting), "item_id")
+        touched = self.places(rows["user_id"].unique())
+        before = rows_of(self.log.take(touched), self.ids)
+        rows = rows.join(before, on=["user_id", "item_id"], how="anti", maintain_order="left")
+        found = self._histories(rows.with_columns(catalog.find(rows["item_id"], "the model's log")), rows)
+        return found.where(found.items >= 0)
+
+    def places(self, users: pl.Series) -> Int64[np.ndarray, " found"]:
+        """Where in the log those of these users stand who are in it."""
+        there = pl.DataFrame([self.log.users]).with_row_index("at")
+        found = there.join(pl.DataFrame({"user_id": users}), on="user_id", how="semi", maintain_order="left")
+        return found["at"].to_numpy().astype(np.int64)
+
+    def merged(self) -> "Archive":
+        """The same with nothing waiting: histories as if all had been read at once."""
+        if self.waiting.is_empty():
+            return self
+        touched = self.places(self.waiting["user_id"].unique())
+        both = pl.concat([rows_of(self.log.take(touched), self.ids), self.waiting])
+        new = both["item_id"].unique(maintain_order=True)
+        ids = pl.concat([self.ids, new.filter(~new.is_in(self.ids.drop_nulls().implode()))])
+        known = pl.DataFrame([ids]).with_row_index("row").filter(pl.col("item_id").is_not_null())
+        kept = once(ordered(both), "item_id").join(known, on="item_id", how="left", maintain_order="left")
+        few = self._histories(kept, both)
+        rest = np.setdiff1d(np.arange(len(self.log)), touched)
+        return replace(self, ids=ids, log=_by_user(self.log.take(rest), few), waiting=self.waiting.clear())
+
+    def _histories(self, rows: pl.DataFrame, both: pl.DataFrame) -> Interactions:
+        """Ordered, distinct rows with a `row` of some catalogue as histories; of all rows it is known who the users are."""
+        users = both["user_id"].unique().sort()
+        return replace(
+            grouped(rows, users, (), {}), order=self.log.order, events=self.log.events, weights=_ones(rows.height),
+            groups=None if self.log.groups is None else _latest(both, users),
+            moments=None if self.log.moments is None else _table(rows["moments"]),
+        )  # fmt: skip
+
+    def later(self, waiting: pl.DataFrame, batches: tuple[str, ...]) -> "Archive":
+        """With what was observed while this was made.
+
+        Args:
+            waiting: rows beyond those that are in it.
+            batches: hashes of all batches.
+        """
+        return replace(self, waiting=waiting, batches=batches)
+
+    def in_rows_of(self, catalog: Catalog) -> Interactions:
+        """The log in rows of a catalogue, without items that are not in it. What waits is not in it: see `merged`."""
+        rows = np.full(len(self.ids), -1, np.int64)
+        there = self.ids.is_not_null().to_numpy()
+        rows[there] = catalog.find(self.ids.drop_nulls(), "the model's log").to_numpy()
+        found = replace(self.log, items=rows[self.log.items])
+        return found.where(found.items >= 0)
+
+    def without_users(self, users: pl.Series) -> "Archive":
+        """As if these users had never been there."""
+        gone = self.places(users)
+        left = np.setdiff1d(np.arange(len(self.log)), gone)
+        waiting = self.waiting.filter(~pl.col("user_id").is_in(users.implode()))
+        return replace(self, log=self.log.take(left), waiting=waiting)
+
+    def without_items(self, items: Iterable[ItemId]) -> "Archive":
+        """As if nobody had touched these items: should they come back, they are new."""
+        gone = pl.Series("item_id", list(items), dtype=self.ids.dtype)
+        ids = pl.select(pl.when(~self.ids.is_in(gone.implode())).then(self.ids)).to_series().alias("item_id")
+        return replace(self, ids=ids, waiting=self.waiting.filter(~pl.col("item_id").is_in(gone.implode())))
+
+    # ---- on disk
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """All of it but for single values, as tables by name."""
+        log = {"item": self.log.items.astype(np.int32), "label": self.log.labels}
+        log |= {} if self.log.times is None else {self.log.order: self.log.times}
+        log |= {} if self.log.kinds is None else {"event": self.log.kinds.astype(np.int16)}
+        log |= {} if self.log.moments is None else {"moments": self.log.moments.astype(np.int32)}
+        users = {"rows": self.log.lengths.astype(np.int32)}
+        users |= {} if self.log.groups is None else {"groups": self.log.groups.astype(np.int32)}
+        return {
+            "log": pl.DataFrame(log),
+            "log_users": pl.DataFrame([self.log.users.alias("user_id")]).hstack(pl.DataFrame(users)),
+            "log_items": pl.DataFrame([self.ids]),
+            "log_waiting": self.waiting,
+            "log_batches": pl.DataFrame({"batch": pl.Series(list(self.batches), dtype=pl.String)}),
+        }
+
+    def about(self) -> dict[str, Any]:
+        """The single values."""
+        return {"seed": self.seed, "origin": self.origin, "fitted": self.fitted, "context": list(self.context)}
+
+    @classmethod
+    def read(cls, tables: dict[str, pl.DataFrame], about: dict[str, Any], events: Any) -> "Archive":
+        """What `tables` and `about` wrote."""
+        log, users = tables["log"], tables["log_users"]
+        order: Order = next((name for name in ORDERS if name in log.columns), "shuffle")
+        histories = Interactions(
+            users=users["user_id"],
+            offsets=np.concatenate([[0], users["rows"].to_numpy().astype(np.int64).cumsum()]).astype(np.int64),
+            items=log["item"].to_numpy().astype(np.int64),
+            weights=_ones(log.height),
+            labels=log["label"].to_numpy(),
+            times=None if order == "shuffle" else log[order].to_numpy(),
+            order=order,
+            events=events,
+            kinds=log["event"].to_numpy().astype(np.int64) if "event" in log.columns else None,
+            groups=_table(users["groups"]) if "groups" in users.columns else None,
+            moments=_table(log["moments"]) if "moments" in log.columns else None,
+        )
+        return cls(
+            tables["log_items"]["item_id"], histories, tables["log_waiting"],
+            tuple(tables["log_batches"]["batch"].to_list()), about["seed"], about["origin"], about["fitted"],
+            tuple(about["context"]),
+        )  # fmt: skip
+
+
+def rows_of(log: Interactions, ids: pl.Series, labels: Float32[np.ndarray, " rows"] | None = None) -> pl.DataFrame:
+    """A log as rows: who had what, when, and how they liked it. Items that were taken out have none.
+
+    Args:
+        log: histories.
+        ids: item of each row that it refers to.
+        labels: of every row; the log's own where None.
+    """
+    found = labels if labels is not None else log.labels
+    columns = [
+        log.users.gather(log.owners).alias("user_id"),
+        ids.gather(log.items).alias("item_id"),
+        pl.Series("label", _ones(len(log.items)) if found is None else found, dtype=pl.Float32),
+    ]
+    if log.times is not None:
+        columns.append(pl.Series(log.order, log.times, dtype=pl.Float64))
+    if log.kinds is not None:
+        columns.append(pl.Series("event", log.kinds, dtype=pl.Int64))
+    for name, table in (("groups", None if log.groups is None else log.groups[log.owners]), ("moments", log.moments)):
+        if table is not None:
+            columns.append(pl.Series(name, table.astype(np.int64), dtype=pl.Array(pl.Int64, table.shape[1])))
+    return pl.DataFrame(columns).filter(pl.col("item_id").is_not_null())
+
+
+def mark_of(batch: pl.DataFrame) -> str:
+    """A hash of a batch of rows."""
+    digest = hashlib.sha256()
+    for column in batch.iter_columns():
+        digest.update(f"{column.name} {column.dtype} {len(column)}".encode())
+        if column.dtype == pl.String:
+            digest.update("\0".join(column.to_list()).encode())
+        else:
+            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _ones(rows: int) -> Float32[np.ndarray, " rows"]:
+    """Ones in the memory of one."""
+    return np.broadcast_to(np.ones((), np.float32), (rows,))
+
+
+def _table(column: pl.Series) -> Int64[np.ndarray, "rows columns"]:
+    return column.to_numpy().astype(np.int64).reshape(len(column), -1)
+
+
+def _latest(rows: pl.DataFrame, users: pl.Series) -> Int64[np.ndarray, "users attributes"]:
+    """Groups of users: what was said of each last."""
+    table = _table(rows["groups"])
+    places = pl.DataFrame([users]).with_row_index("at")
+    found = pl.DataFrame([rows["user_id"]]).join(places, on="user_id", how="left", maintain_order="left")
+    owner = found["at"].to_numpy().astype(np.int64)
+    latest = np.full((len(users), table.shape[1]), -1, np.int64)
+    for column in range(table.shape[1]):
+        known: Bool[np.ndarray, " rows"] = table[:, column] >= 0
+        latest[owner[known], column] = table[known, column]
+    return latest
+
+
+def _by_user(one: Interactions, other: Interactions) -> Interactions:
+    """Histories of two logs that have no user in common, users in order."""
+
+    def both(name: str) -> Any:
+        parts = [getattr(one, name), getattr(other, name)]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    offsets = np.concatenate([one.offsets, other.offsets[1:] + one.offsets[-1]])
+    users = pl.concat([one.users.alias("user_id"), other.users.alias("user_id")])
+    names = ("items", "labels", "times", "kinds", "groups", "moments")
+    joined = replace(
+        one, users=users, offsets=offsets, weights=_ones(int(offsets[-1])), **{name: both(name) for name in names}
+    )
+    return joined.take(users.arg_sort().to_numpy().astype(np.int64))
