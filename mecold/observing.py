@@ -7,6 +7,7 @@ neighbour lists are made anew when asked for. The log is kept with the model for
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -120,6 +121,15 @@ class Observing(Keeping):
                 )
             self._renew(archive, leaving)
 
+    @property
+    def user_type(self) -> Any:
+        """Type of the ids of users in the model's log.
+
+        Raises:
+            InvalidDataError: if the model has no log.
+        """
+        return self._logged().log.users.dtype
+
     # ---- inside
 
     def _renew(self, before: Archive, leaving: pl.Series | None = None) -> None:
@@ -143,7 +153,7 @@ class Observing(Keeping):
                 "This model has no log to go on with: it was saved without one, or made for a shop that had none. Fit a model, "
                 "and save it with its log."
             )
-        return self._archive
+        return self._archive.settled()
 
     def _with_groups(self, log: Interactions, attributes: FrameLike | None) -> Interactions:
         """The log with the groups of its users and moments, as far as the model's log has such."""

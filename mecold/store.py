@@ -145,7 +145,7 @@ def _put(
             items[f"{name}.centres"] = channel.clock.centres
     save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
-    for name, table in ({} if archive is None else archive.tables()).items():
+    for name, table in ({} if archive is None else archive.settled().tables()).items():
         table.write_parquet(folder / f"{name}.parquet")
     if model.ratings is not None:
         save_file(plain(model.ratings.head.tensors()), folder / "ratings.safetensors")

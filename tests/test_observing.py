@@ -306,3 +306,106 @@ def test_a_log_in_parts_is_the_log(drawn, leaving):
     again = Archive.read(left.tables(), left.about(), first.events)
     assert again.log.users.equals(left.log.users)
     np.testing.assert_array_equal(again.in_rows_of(catalog).items, found.items)
+
+
+# ---- what is known of users and of moments
+
+
+@bitwise
+@pytest.mark.filterwarnings("ignore::mecold.errors.DataWarning")
+def test_users_and_moments_are_known_as_in_a_fit(shop, encoder):
+    config = replace(SMALL, training=replace(SMALL.training, calibrate=False, epochs=1))
+    users = shop.interactions["user_id"].unique().sort()
+    known = pl.DataFrame({"user_id": users, "club": ["ab"[n % 2] for n in range(len(users))]})
+    places = range(shop.interactions.height)
+    log = shop.interactions.with_columns(device=pl.Series(["phone" if n % 2 else "desk" for n in places]))
+    part = np.random.default_rng(0).random(log.height) < 0.9
+    whole, grown = (Recommender(encoder, config=config, rng=0) for _ in range(2))
+    whole.fit_meta(log, shop.items, attributes=known, context=["device"])
+    grown.fit_meta(log.filter(pl.Series(part)), shop.items, attributes=known, context=["device"])
+    later = log.filter(pl.Series(~part))
+    with pytest.raises(InvalidDataError, match="device"):
+        grown.observe(later.drop("device"), attributes=known)
+    with pytest.raises(InvalidDataError, match="knows no attributes 'team'"):
+        grown.observe(later, attributes=known.rename({"club": "team"}))
+    grown.observe(later, attributes=known)
+    at_once = space_of(grown)["groups"].item.clone()
+    grown.refresh()
+    assert_same_space(grown, whole)
+    assert (space_of(whole)["groups"].item - at_once).abs().max() < 0.1  # but for the scale of popularity
+
+
+# ---- kills
+
+
+def test_a_killed_observer_loses_nothing_that_was_acknowledged(shop, fitted, tmp_path):
+    """Processes that observe one user after another are killed at random; whoever was told of is there."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    fitted.save(tmp_path / "m")
+    script = (
+        "import sys, polars as pl; from mecold import Recommender\n"
+        "model = Recommender.load(sys.argv[1])\n"
+        "for n in range(10_000):\n"
+        "    user = f'{sys.argv[2]}-{n}'\n"
+        "    model.observe(pl.DataFrame({'user_id': [user], 'item_id': ['p1'], 'timestamp': [1.7e9]}), folder=sys.argv[1])\n"
+        "    print(user, flush=True)\n"
+    )
+    told, chance = set(), np.random.default_rng(0)
+    for attempt in range(4):
+        command = [sys.executable, "-c", script, str(tmp_path / "m")]
+        pair = [subprocess.Popen([*command, f"{attempt}{one}"], stdout=subprocess.PIPE, text=True) for one in "xy"]
+        lines = [child.stdout.readline() for child in pair]  # both are at work
+        time.sleep(float(chance.uniform(0.02, 0.3)))
+        for child, first in zip(pair, lines, strict=True):
+            child.send_signal(signal.SIGKILL)
+            told |= {
+                line.strip() for line in [first, *child.stdout.read().splitlines(keepends=True)] if line.endswith("\n")
+            }
+            child.wait()
+    found = Recommender.load(tmp_path / "m")
+    there = set(found._archive.users.to_list())
+    assert len(told) >= 8
+    assert told <= there
+    assert len(there - told - set(shop.interactions["user_id"])) <= 8  # on disk, and killed before it was told
+
+
+# ---- the command line
+
+
+def test_commands(shop, fitted, tmp_path):
+    import json
+
+    from typer.testing import CliRunner
+
+    from mecold.cli.main import app
+
+    fitted.save(tmp_path / "m")
+    batch_of(shop, ["a", "b"]).rename({"user_id": "customer"}).write_csv(tmp_path / "today.csv")
+    command = [
+        "observe",
+        str(tmp_path / "m"),
+        "--interactions",
+        str(tmp_path / "today.csv"),
+        "--column",
+        "user_id=customer",
+    ]
+    run = CliRunner().invoke
+    done = run(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"rows": 2, "new_users": 2, "waiting": 2}
+    again = run(app, command)
+    assert again.exit_code == 1
+    assert "observed before" in again.output
+    assert json.loads(run(app, ["info", str(tmp_path / "m"), "--json"]).stdout)["log"]["waiting"] == 2
+    refreshed = json.loads(run(app, ["refresh", str(tmp_path / "m"), "--json"]).stdout)
+    assert refreshed["waiting"] == 0
+    assert refreshed["since_fit"] == 2
+    less = json.loads(run(app, ["forget", str(tmp_path / "m"), "a", "--json"]).stdout)
+    assert less["users"] == refreshed["users"] - 1
+    missing = run(app, ["forget", str(tmp_path / "m"), "a"])
+    assert missing.exit_code == 1
+    assert "not in the model's log: 'a'" in missing.output

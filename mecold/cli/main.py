@@ -18,6 +18,7 @@ from mecold.cli.batch import batch
 from mecold.cli.catalogue import hide, show, sync
 from mecold.cli.encoder import app as encoder_app
 from mecold.cli.evaluate import app as evaluate_app
+from mecold.cli.learning import forget, observe, refresh
 from mecold.cli.lists import ModelFolder, recommend, similar
 from mecold.cli.terminal import AsJson, Files, Renames, Types, escaped, explained, show_values
 from mecold.cli.terminal import out as console
@@ -41,7 +42,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(ads_app, name="ads")
-for command in (recommend, batch, similar, audience, hide, show, sync):
+for command in (recommend, batch, similar, audience, hide, show, sync, observe, refresh, forget):
     app.command()(command)
 
 

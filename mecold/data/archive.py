@@ -36,6 +36,7 @@ class Archive:
         origin: fingerprint of the model as it was fitted.
         fitted: rows of the log at the fit.
         context: columns that say what the moment of a row was like.
+        taken: items that were taken out, and are still in it: see `settled`.
     """
 
     ids: pl.Series
@@ -46,6 +47,7 @@ class Archive:
     origin: str
     fitted: int
     context: tuple[str, ...] = ()
+    taken: tuple[ItemId, ...] = ()
 
     @classmethod
     def of(
@@ -161,10 +163,16 @@ class Archive:
         return replace(self, log=self.log.take(left), waiting=waiting)
 
     def without_items(self, items: Iterable[ItemId]) -> "Archive":
-        """As if nobody had touched these items: should they come back, they are new."""
-        gone = pl.Series("item_id", list(items), dtype=self.ids.dtype)
-        ids = pl.select(pl.when(~self.ids.is_in(gone.implode())).then(self.ids)).to_series().alias("item_id")
-        return replace(self, ids=ids, waiting=self.waiting.filter(~pl.col("item_id").is_in(gone.implode())))
+        """As if nobody had touched these items, once it is settled: should they come back, they are new."""
+        return replace(self, taken=(*self.taken, *items))
+
+    def settled(self) -> "Archive":
+        """The same without the items that were taken out. Apart from that, since it needs polars, and taking out must not."""
+        if not self.taken:
+            return self
+        gone = pl.Series("item_id", list(self.taken), dtype=self.ids.dtype).implode()
+        ids = pl.select(pl.when(~self.ids.is_in(gone)).then(self.ids)).to_series().alias("item_id")
+        return replace(self, ids=ids, waiting=self.waiting.filter(~pl.col("item_id").is_in(gone)), taken=())
 
     # ---- on disk
 
