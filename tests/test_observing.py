@@ -15,6 +15,7 @@ from mecold.data.archive import Archive, rows_of
 from mecold.data.catalog import Catalog
 from mecold.data.events import Events
 from mecold.data.interactions import Interactions
+from mecold.math.drift import moved
 
 from .conftest import SMALL, bitwise
 
@@ -129,7 +130,7 @@ def test_forgetting_takes_what_waits_too(shop, own):
     time = float(shop.interactions["timestamp"].max())
     own.observe(pl.DataFrame({"user_id": ["guest"], "item_id": [shop.items["item_id"][0]], "timestamp": [time]}))
     own.forget_user("guest")
-    assert own.info()["log"]["rows"] == own.info()["log"]["rows"] - own.info()["log"]["since_fit"]
+    assert own.info()["log"]["since_fit"] == own.info()["log"]["waiting"] == 0
     with pytest.raises(UnknownUserError, match="'guest'"):
         own.forget_user("guest")
     before = own.info()
@@ -385,14 +386,8 @@ def test_commands(shop, fitted, tmp_path):
 
     fitted.save(tmp_path / "m")
     batch_of(shop, ["a", "b"]).rename({"user_id": "customer"}).write_csv(tmp_path / "today.csv")
-    command = [
-        "observe",
-        str(tmp_path / "m"),
-        "--interactions",
-        str(tmp_path / "today.csv"),
-        "--column",
-        "user_id=customer",
-    ]
+    files = ["--interactions", str(tmp_path / "today.csv"), "--column", "user_id=customer"]
+    command = ["observe", str(tmp_path / "m"), *files]
     run = CliRunner().invoke
     done = run(app, [*command, "--json"])
     assert done.exit_code == 0, done.output
@@ -409,3 +404,32 @@ def test_commands(shop, fitted, tmp_path):
     missing = run(app, ["forget", str(tmp_path / "m"), "a"])
     assert missing.exit_code == 1
     assert "not in the model's log: 'a'" in missing.output
+
+
+# ---- how far the data have moved
+
+
+def test_what_the_model_says_of_its_age(shop, own):
+    at_fit = own.info()["log"]
+    assert (at_fit["since_fit"], at_fit["days_since_fit"], at_fit["moved"]) == (0, 0.0, 0.0)
+    same = shop.interactions.with_columns(user_id="again " + pl.col("user_id"), timestamp=pl.col("timestamp") + 86_400)
+    own.observe(same)
+    assert own.info()["log"]["days_since_fit"] == 1.0
+    assert own.info()["log"]["moved"] == 0.0
+    few = shop.items["item_id"].head(3)
+    own.observe(pl.DataFrame({"user_id": [f"n{n}" for n in range(6000)], "item_id": [few[n % 3] for n in range(6000)],
+                              "timestamp": [1.75e9] * 6000}))  # fmt: skip
+    moved = own.info()["log"]["moved"]
+    assert 0.3 < moved < 1
+    own.refresh()
+    assert own.info()["log"]["moved"] == moved  # a refresh makes the space anew, not the head
+
+
+def test_chance_is_no_move():
+    rng = np.random.default_rng(0)
+    share = rng.dirichlet(np.full(500, 0.3))
+    for rows in (200, 2_000, 50_000):
+        found = [moved(rng.multinomial(20_000, share), rng.multinomial(rows, share)) for _ in range(20)]
+        assert np.mean(found) < 0.03
+    assert moved(np.array([500, 0]), np.array([0, 500])) > 0.95
+    assert moved(np.array([3, 0]), np.array([0, 0])) == 0.0

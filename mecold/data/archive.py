@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from mecold.data.catalog import Catalog
 from mecold.data.interactions import Interactions, Order, grouped
 from mecold.data.order import once, ordered
 from mecold.data.remarks import ORDERS
 from mecold.errors import InvalidDataError
+from mecold.math.drift import moved
 from mecold.types import ItemId
 
 
@@ -34,7 +35,8 @@ class Archive:
         batches: a hash of each batch that was observed.
         seed: of the item space.
         origin: fingerprint of the model as it was fitted.
-        fitted: rows of the log at the fit.
+        at_fit: how often each item was in the log at the fit, by row.
+        until: newest timestamp of the log at the fit; None where the log has none.
         context: columns that say what the moment of a row was like.
         taken: items that were taken out, and are still in it: see `settled`.
     """
@@ -45,7 +47,8 @@ class Archive:
     batches: tuple[str, ...]
     seed: int
     origin: str
-    fitted: int
+    at_fit: Int64[np.ndarray, " items"]
+    until: float | None
     context: tuple[str, ...] = ()
     taken: tuple[ItemId, ...] = ()
 
@@ -59,20 +62,51 @@ class Archive:
             context=None, unknown={}, notes=(),
         )  # fmt: skip
         context = () if log.context is None else tuple(log.context.columns)
-        return cls(ids.alias("item_id"), slim, rows_of(slim, ids).clear(), (), seed, origin, len(slim.items), context)
-
-    def __len__(self) -> int:
-        return len(self.log.items) + self.waiting.height
+        at_fit = np.bincount(slim.items, minlength=len(ids))
+        return cls(
+            ids.alias("item_id"),
+            slim,
+            rows_of(slim, ids).clear(),
+            (),
+            seed,
+            origin,
+            at_fit,
+            _newest(slim.timestamps),
+            context,
+        )
 
     @property
     def users(self) -> pl.Series:
         """Everybody who is in it."""
         return pl.concat([self.log.users.alias("user_id"), self.waiting["user_id"]]).unique()
 
-    def sizes(self) -> dict[str, int]:
-        """How much there is: users, rows, how many of them came after the fit, how many wait."""
-        log, rows = len(self.log.items), len(self)
-        return {"users": len(self.log), "rows": rows, "since_fit": rows - self.fitted, "waiting": rows - log}
+    def sizes(self) -> dict[str, Any]:
+        """How much there is, and how far it has moved since the head was learned.
+
+        Returns:
+            `users` and `rows` of the log; `waiting`, rows that wait for a refresh; `since_fit`, rows that came after the fit;
+            `days_since_fit`, time from the newest row at the fit to the newest now, None without timestamps; `moved`, see
+            `math.drift`.
+        """
+        clock = [] if self.until is None else [self.log.timestamps, self.waiting[self.log.order].to_numpy()]
+        newest = max((time.max() for time in clock if time is not None and len(time)), default=None)
+        days = None if newest is None or self.until is None else round(max(0.0, float(newest) - self.until) / 86_400, 2)
+        rows, waiting, counts = len(self.log.items) + self.waiting.height, self.waiting.height, self._counts()
+        since = counts - np.concatenate([self.at_fit, np.zeros(len(counts) - len(self.at_fit), np.int64)])
+        return {
+            "users": len(self.log), "rows": rows, "waiting": waiting, "since_fit": int(since.sum()), "days_since_fit": days,
+            "moved": round(moved(counts - since, since.clip(min=0)), 3),
+        }  # fmt: skip
+
+    def _counts(self) -> Int64[np.ndarray, " items"]:
+        """How often each item is in the log, by row, those that wait included; behind them items that wait alone."""
+        waiting = self.waiting.group_by("item_id", maintain_order=True).len()
+        rows = pl.DataFrame([self.ids]).with_row_index("row").drop_nulls()
+        at = waiting.join(rows, on="item_id", how="left", maintain_order="left")["row"].cast(pl.Int64)
+        known, more = at.is_not_null().to_numpy(), waiting["len"].to_numpy().astype(np.int64)
+        counts = np.bincount(self.log.items, minlength=len(self.ids))
+        counts[at.drop_nulls().to_numpy()] += more[known]
+        return np.concatenate([counts, more[~known]])
 
     def observed(self, batch: pl.DataFrame) -> "Archive":
         """With a batch of rows behind it, as from `rows_of`.
@@ -127,7 +161,9 @@ class Archive:
         kept = once(ordered(both), "item_id").join(known, on="item_id", how="left", maintain_order="left")
         few = self._histories(kept, both)
         rest = np.setdiff1d(np.arange(len(self.log)), touched)
-        return replace(self, ids=ids, log=_by_user(self.log.take(rest), few), waiting=self.waiting.clear())
+        at_fit = np.concatenate([self.at_fit, np.zeros(len(ids) - len(self.ids), np.int64)])
+        log = _by_user(self.log.take(rest), few)
+        return replace(self, ids=ids, at_fit=at_fit, log=log, waiting=self.waiting.clear())
 
     def _histories(self, rows: pl.DataFrame, both: pl.DataFrame) -> Interactions:
         """Ordered, distinct rows with a `row` of some catalogue as histories; of all rows it is known who the users are."""
@@ -187,14 +223,14 @@ class Archive:
         return {
             "log": pl.DataFrame(log),
             "log_users": pl.DataFrame([self.log.users.alias("user_id")]).hstack(pl.DataFrame(users)),
-            "log_items": pl.DataFrame([self.ids]),
+            "log_items": pl.DataFrame([self.ids, pl.Series("at_fit", self.at_fit)]),
             "log_waiting": self.waiting,
             "log_batches": pl.DataFrame({"batch": pl.Series(list(self.batches), dtype=pl.String)}),
         }
 
     def about(self) -> dict[str, Any]:
         """The single values."""
-        return {"seed": self.seed, "origin": self.origin, "fitted": self.fitted, "context": list(self.context)}
+        return {"seed": self.seed, "origin": self.origin, "until": self.until, "context": list(self.context)}
 
     @classmethod
     def read(cls, tables: dict[str, pl.DataFrame], about: dict[str, Any], events: Any) -> "Archive":
@@ -215,9 +251,8 @@ class Archive:
             moments=_table(log["moments"]) if "moments" in log.columns else None,
         )
         return cls(
-            tables["log_items"]["item_id"], histories, tables["log_waiting"],
-            tuple(tables["log_batches"]["batch"].to_list()), about["seed"], about["origin"], about["fitted"],
-            tuple(about["context"]),
+            tables["log_items"]["item_id"], histories, tables["log_waiting"], tuple(tables["log_batches"]["batch"].to_list()),
+            about["seed"], about["origin"], tables["log_items"]["at_fit"].to_numpy(), about["until"], tuple(about["context"]),
         )  # fmt: skip
 
 
@@ -255,6 +290,10 @@ def mark_of(batch: pl.DataFrame) -> str:
         else:
             digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
     return digest.hexdigest()[:32]
+
+
+def _newest(times: Float64[np.ndarray, " rows"] | None) -> float | None:
+    return None if times is None or not len(times) else float(times.max())
 
 
 def _ones(rows: int) -> Float32[np.ndarray, " rows"]:
