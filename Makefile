@@ -27,7 +27,7 @@ demo: $(STAMP)  ## set up and run the main job on a generated shop
 	$(BIN)/mecold demo
 
 test: $(STAMP)  ## set up and run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 hosts: $(HOSTS)  ## test the adapters whose hosts need an environment of their own, and run their examples
 

@@ -38,6 +38,7 @@ import mecold.plugins as plugins
 import mecold_adapters.about
 from mecold import InvalidDataError, MetaConfig, NotFittedError, Recommender, UnknownItemError
 from mecold.cli.main import app
+from mecold.cli.terminal import out
 from mecold_adapters import ColdStartRouter, FactorModel, NeighbourModel, WarmModel
 from mecold_adapters.implicit import LEFT_OUT, MecoldRecommender, warm_model
 from mecold_adapters.router import _rising
@@ -669,7 +670,8 @@ def test_the_list_says_what_is_missing_and_what_is_broken(monkeypatch):
         old.warn_unless_supported()
     assert [old.fits, replace(old, supported=">=0.7").fits, ghost.fits] == [False, True, None]
     assert "lacks what the adapter needs" in str(old.missing())
-    shown = CliRunner().invoke(app, ["adapters"], env={"COLUMNS": "200"}).output
+    monkeypatch.setattr(out, "width", 200)
+    shown = CliRunner().invoke(app, ["adapters"]).output
     assert "went wrong" in shown and "missing" in shown and "pip install 'ghost>=1'" in shown
     assert "not a supported version" in shown
 
