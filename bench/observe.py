@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, nargs="?")
     parser.add_argument(
-        "--sets", nargs="+", default=["amazon_office_2014", "online_retail_2011", "movielens_1m_positive"]
+        "--sets", nargs="+", default=["online_retail_2011", "xwines_slim", "movielens_1m_positive"]
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cost", action="store_true")

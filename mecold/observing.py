@@ -117,7 +117,8 @@ class Observing(Keeping):
             archive = self._logged()
             if len(missing := leaving.filter(~leaving.is_in(archive.users.implode()))):
                 raise UnknownUserError(
-                    f"{len(missing):,} users are not in the model's log: {few(missing.to_list())}. Nobody was forgotten."
+                    f"{len(missing):,} of {len(leaving):,} users are not in the model's log: {few(missing.to_list())}. "
+                    "Nobody was forgotten."
                 )
             self._renew(archive, leaving)
 

@@ -93,7 +93,7 @@ def test_channels_are_addressed_by_name_alone():
 @pytest.mark.parametrize(
     ("library", "door"),
     [
-        ("faiss", "space.index"),
+        ("faiss", "space.faiss_library"),
         ("transformers", "encode.encoder"),
         ("tensorboard", "tracking"),
         ("wandb", "tracking"),

@@ -151,9 +151,9 @@ SETTING = """
 import sys
 sys.path.insert(0, {root!r})
 import mecold, torch, polars as pl, faiss
-from mecold.space.index import _faiss
+from mecold.space.faiss_library import faiss_library
 from threadpoolctl import threadpool_info
-_faiss()
+faiss_library()
 print(torch.get_num_threads(), faiss.omp_get_max_threads(), pl.thread_pool_size(),
       max([one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"] or [1]))
 """

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecold.space.lists import SHRINK, Lists, fit_lists
+from mecold.space.lookalikes import SHARPNESS, Lookalikes
 from mecold.space.statistics import Statistics
 
 
@@ -91,3 +92,25 @@ def test_rows_that_leave_take_their_entries_along_and_the_rest_stays(world, data
     np.testing.assert_allclose(
         by_hand(near.moved(to), support, trust)[:, to.numpy()], by_hand(near, support, trust), atol=1e-6
     )
+
+
+def test_lookalikes_of_many_items_are_nearly_the_nearest(monkeypatch):
+    """In cells alone, of grouped texts: nearly all of the weight is found, and nothing that may not stand in."""
+    draws = torch.Generator().manual_seed(0)
+    groups = torch.randn(300, 32, generator=draws)
+    texts = groups[torch.randint(300, (12_000,), generator=draws)] + 0.7 * torch.randn(12_000, 32, generator=draws)
+    texts = torch.nn.functional.normalize(texts, dim=1)
+    texts[5] = 0.0
+    usable = (torch.rand(12_000, generator=draws) < 0.7) & (texts != 0).any(1)
+    asked = texts[:2_000]
+    exact = Lookalikes.find(asked, texts, usable)
+    monkeypatch.setattr("mecold.space.lookalikes.EXACT", 1_000)
+    found = Lookalikes.find(asked, texts, usable)
+    assert not torch.equal(found.rows, exact.rows)  # it was another way
+    assert bool(usable[found.rows][found.likeness > 0].all())
+    assert not found.likeness[5].any()
+    true = torch.exp(SHARPNESS * ((asked[:, None] * texts[found.rows]).sum(2) - 1))
+    torch.testing.assert_close(found.likeness[6:], true[6:], rtol=1e-3, atol=1e-5)
+    share = found.likeness.sum(1)[6:] / exact.likeness.sum(1)[6:]
+    assert share.mean() > 0.97
+    assert share.max() < 1.001

@@ -127,7 +127,7 @@ def test_a_user_who_is_forgotten_was_never_there(shop, encoder):
 
 
 def test_forgetting_takes_what_waits_too(shop, own):
-    time = float(shop.interactions["timestamp"].max())
+    time = float(shop.interactions["timestamp"].max()) + 1
     own.observe(pl.DataFrame({"user_id": ["guest"], "item_id": [shop.items["item_id"][0]], "timestamp": [time]}))
     own.forget_user("guest")
     assert own.info()["log"]["since_fit"] == own.info()["log"]["waiting"] == 0

@@ -194,9 +194,12 @@ class Archive:
     def without_users(self, users: pl.Series) -> "Archive":
         """As if these users had never been there."""
         gone = self.places(users)
-        left = np.setdiff1d(np.arange(len(self.log)), gone)
+        left, theirs = np.setdiff1d(np.arange(len(self.log)), gone), self.log.take(gone)
+        # without a clock nobody knows what came after the fit: the most of it did not
+        early = theirs.items if theirs.timestamps is None else theirs.items[theirs.timestamps <= (self.until or 0.0)]
+        at_fit = self.at_fit - np.bincount(early, minlength=len(self.ids))
         waiting = self.waiting.filter(~pl.col("user_id").is_in(users.implode()))
-        return replace(self, log=self.log.take(left), waiting=waiting)
+        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0))
 
     def without_items(self, items: Iterable[ItemId]) -> "Archive":
         """As if nobody had touched these items, once it is settled: should they come back, they are new."""

@@ -4,7 +4,7 @@ A score is an inner product plus what the neighbour lists of the support say (`s
 the product; the few items that are on the lists are candidates too, and all candidates are scored in full.
 
 Both kinds give only real rows, ties by row, and as many as are left; FAISS's padding, its empty error texts and its
-thread settings stay inside. The only room that imports `faiss`, lazily and after torch.
+thread settings stay inside.
 
 `"auto"` is the exact torch product: on a 2-core AVX2 machine FAISS's flat index is level with it for one query, takes
 more than twice as long for a batch of 256, and cannot leave out each user's own items (bench/search.py measures both).
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mecold.errors import InvalidDataError, ModelFileError, foreign
 from mecold.space.channel import side_by_side
+from mecold.space.faiss_library import faiss_library
 from mecold.space.space import ItemSpace, UserVectors
 
 _BLOCK = 128  # items per block in the first pass of the top-k
@@ -201,7 +202,7 @@ class FaissIndex:
         Raises:
             InvalidDataError: if FAISS does not know the factory string, or refuses these vectors.
         """
-        faiss = _faiss()
+        faiss = faiss_library()
         data = np.ascontiguousarray(vectors.cpu().numpy(), dtype=np.float32)
         name = {"flat": "Flat", "hnsw": "HNSW32"}.get(factory, factory)
         try:
@@ -231,7 +232,7 @@ class FaissIndex:
         Raises:
             ModelFileError: if FAISS cannot read it, or it is no trained index of such vectors by inner product.
         """
-        faiss = _faiss()
+        faiss = faiss_library()
         with foreign(ModelFileError, "FAISS cannot read 'index.faiss'", "Restore it, or fit and save again."):
             built = faiss.deserialize_index(np.frombuffer(data, np.uint8))
         fits = built.d == width and 0 < built.ntotal <= items and built.metric_type == faiss.METRIC_INNER_PRODUCT
@@ -244,7 +245,7 @@ class FaissIndex:
 
     def write(self, path: Path) -> None:
         """Write the index in FAISS's own format."""
-        _faiss().write_index(self._built, str(path))
+        faiss_library().write_index(self._built, str(path))
 
     def search(
         self, space: ItemSpace, out: Tensor, users: UserVectors, k: int, hidden: Hidden, only: Hidden | None = None
@@ -255,7 +256,7 @@ class FaissIndex:
         depth = min(total, 2 * k + most)
         if depth * 4 > total or only is not None:
             return ExactIndex().search(space, out, users, k, hidden, only)
-        _faiss()
+        faiss_library()
         _, best = self._built.search(np.ascontiguousarray(users.vector.cpu().numpy(), dtype=np.float32), depth)
         fresh, gone = np.arange(total, len(space)), out.cpu().numpy()
         parts = []
@@ -278,12 +279,3 @@ def make_index(kind: str, space: ItemSpace) -> ItemIndex:
     if kind in ("auto", "exact"):
         return ExactIndex()
     return FaissIndex.build(kind, side_by_side({name: channel.item for name, channel in space.channels.items()}))
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("FAISS is not installed: pip install 'mecold[cpu]' (or 'mecold[gpu]', never both)") from error
-    faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both
-    return faiss
