@@ -17,7 +17,7 @@ from mecold.data.interactions import Interactions
 from mecold.heads.preference import KNOTS, Gains, PreferenceHead
 from mecold.math.losses import logq_correction, multi_positive_softmax, soft_ndcg
 from mecold.math.metrics import hits, ideal_gain, ndcg, recall, reciprocal_rank
-from mecold.math.sparse import Sparse
+from mecold.math.sparse import Cross, Sparse
 from mecold.meta.calibrate import Candidates, Point, calibrate, candidates_of, fitted
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import Episodes, cut
@@ -112,6 +112,15 @@ def test_a_sparse_matrix_multiplies_as_a_dense_one_from_both_sides(entries, colu
     np.testing.assert_allclose((matrix @ wide).numpy(), entries @ wide.numpy(), atol=1e-5)
     np.testing.assert_allclose((matrix.T @ tall).numpy(), entries.T @ tall.numpy(), atol=1e-5)
     np.testing.assert_allclose(matrix.gram().numpy(), entries.T @ entries, atol=1e-5)
+    other = Sparse.of(sp.csr_matrix(entries[:, :1] + 1), torch.device("cpu"))
+    for most, at_once in ((0, 1), (1 << 20, 1 << 20)):  # two products, a column at a time; one matrix
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mecold.math.sparse.MOST_PAIRS", most)
+            patch.setattr("mecold.math.sparse._AT_ONCE", at_once)
+            cross, one = Cross(matrix, other), torch.randn(1, columns)
+            expected = entries.T @ (entries[:, :1] + 1)
+            np.testing.assert_allclose((cross @ one).numpy(), expected @ one.numpy(), atol=1e-4)
+            np.testing.assert_allclose((cross.T @ wide).numpy(), expected.T @ wide.numpy(), atol=1e-4)
     np.testing.assert_allclose(matrix.squares().numpy(), (entries**2).sum(0), atol=1e-5)
 
 

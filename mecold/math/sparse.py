@@ -10,6 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+MOST_PAIRS = 1 << 28
+"""So many products of two entries are added up to make one matrix of two, which takes some seconds."""
+
+_DENSER = 2  # times the entries of both: one matrix is still faster, its rows being few and near each other
+_AT_ONCE = 1 << 27  # numbers between two products, 512 MB
+
 
 @dataclass(frozen=True)
 class Sparse:
@@ -51,17 +57,54 @@ class Sparse:
     @cached_property
     def T(self) -> "Sparse":  # noqa: N802 (as in numpy and torch)
         """The transposed matrix; kept, since products with both take turns."""
-        return Sparse.of(self._scipy().T.tocsr(), self.values.device)
+        return Sparse.of(self.scipy().T.tocsr(), self.values.device)
 
     def gram(self) -> Float[Tensor, "columns columns"]:
         """The product of the transposed matrix with this one, as a dense matrix."""
-        rows = self._scipy()
+        rows = self.scipy()
         return torch.from_numpy((rows.T @ rows).toarray()).to(self.values.device)
 
     def squares(self) -> Float[Tensor, " columns"]:
         """Sum of squares of each column: the diagonal of the Gram matrix."""
         return self.values.new_zeros(self.width).index_add_(0, self.columns.long(), self.values.square())
 
-    def _scipy(self) -> sp.csr_matrix:
+    def scipy(self) -> sp.csr_matrix:
+        """The same matrix, scipy's, on the CPU."""
         values, columns, offsets = (part.cpu().numpy() for part in (self.values, self.columns, self.offsets))
         return sp.csr_matrix((values, columns, offsets), (len(self), self.width))
+
+
+@dataclass(frozen=True)
+class Cross:
+    """`left.T @ right`, as far as products with it go: one matrix, where that is cheap to make and not much denser.
+
+    Args:
+        left: rows by some columns.
+        right: the same rows by other columns, or the same.
+    """
+
+    left: Sparse
+    right: Sparse
+
+    def __matmul__(self, dense: Float[Tensor, "right some"]) -> Float[Tensor, "left some"]:
+        """The product with a dense matrix."""
+        if self._whole is not None:
+            return self._whole @ dense
+        columns = max(1, _AT_ONCE // max(1, len(self.right)))
+        return torch.cat([self.left.T @ (self.right @ part) for part in dense.split(columns, dim=1)], dim=1)
+
+    @cached_property
+    def T(self) -> "Cross":  # noqa: N802 (as in numpy and torch)
+        """The transposed product."""
+        other = Cross(self.right, self.left)
+        other.__dict__["_whole"] = None if self._whole is None else self._whole.T
+        return other
+
+    @cached_property
+    def _whole(self) -> Sparse | None:
+        pairs = int((self.left.offsets.diff().long() * self.right.offsets.diff().long()).sum())
+        if pairs > MOST_PAIRS:
+            return None
+        found = (self.left.scipy().T @ self.right.scipy()).tocsr()
+        small = found.nnz <= _DENSER * (len(self.left.columns) + len(self.right.columns))
+        return Sparse.of(found, self.left.values.device) if small else None

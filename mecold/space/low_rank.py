@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mecold.math.sparse import Sparse
+from mecold.math.sparse import Cross, Sparse
 from mecold.space.making import Pair
 from mecold.space.settings import FactorConfig
 
@@ -44,7 +44,7 @@ class RidgeInverse:
         """
         if rows.width <= config.exact_items:
             return cls._exact(rows, config.l2)
-        axes, sizes = _leading(lambda Q: rows.T @ (rows @ Q), rows.width, config.gram_rank, draws, rows.values.device)
+        axes, sizes = _leading(Cross(rows, rows).__matmul__, rows.width, config.gram_rank, draws, rows.values.device)
         rest = (rows.squares() - (axes.square() * sizes).sum(1)).clamp(min=0)
         own = 1 / (config.l2 + rest)
         damped = (axes * own[:, None]).double()

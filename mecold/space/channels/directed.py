@@ -3,7 +3,7 @@
 Source: Choi et al. 2021 (SLIST, arXiv:2103.15991).
 """
 
-from mecold.math.sparse import Sparse
+from mecold.math.sparse import Cross, Sparse
 from mecold.space.channel import Traits
 from mecold.space.low_rank import RidgeInverse, balanced, low_rank, spread
 from mecold.space.making import Maker, Material, Sides
@@ -16,9 +16,10 @@ def _sides(material: Material) -> Sides | None:
     past, ahead = (Sparse.of(part, device) for part in material.stats.steps(material.factored, config))
     P = RidgeInverse.of(past, config, material.draws)
     # nothing is ahead of itself, so that the diagonal of P past' ahead comes of the low part alone
-    diagonal = -(P.low * (ahead.T @ (past @ P.low))).sum(1)[:, None]
+    follows = Cross(past, ahead)
+    diagonal = -(P.low * (follows.T @ P.low)).sum(1)[:, None]
     found = low_rank(
-        lambda Q: P @ (past.T @ (ahead @ Q)) - diagonal * Q, lambda Q: ahead.T @ (past @ (P @ Q)) - diagonal * Q,
+        lambda Q: P @ (follows @ Q) - diagonal * Q, lambda Q: follows.T @ (P @ Q) - diagonal * Q,
         past.width, config.directed_rank, material.draws, device,
     )  # fmt: skip
     return Sides(*spread(balanced(found), material.factored, len(material.counts)))
