@@ -91,7 +91,7 @@ class Cross:
         if self._whole is not None:
             return self._whole @ dense
         columns = max(1, _AT_ONCE // max(1, len(self.right)))
-        return torch.cat([self.left.T @ (self.right @ part) for part in dense.split(columns, dim=1)], dim=1)
+        return torch.cat([self.left.T @ (self.right @ part) for part in torch.split(dense, columns, dim=1)], dim=1)
 
     @cached_property
     def T(self) -> "Cross":  # noqa: N802 (as in numpy and torch)

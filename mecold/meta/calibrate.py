@@ -18,6 +18,7 @@ from mecold.heads.inner import shift
 from mecold.heads.preference import KNOTS, Coefficients, Gains, PreferenceHead, Reading
 from mecold.math.losses import soft_ndcg
 from mecold.math.metrics import discounted_gain, ideal_gain
+from mecold.math.products import product
 from mecold.meta.episodes import Episodes, cut, ranked_at_most, telling
 from mecold.meta.train import Lessons, hide_support
 from mecold.space.channel import LISTS
@@ -250,8 +251,8 @@ def scores_by_name(
     found: dict[str, Tensor] = {}
     for name, part in prior.parts.items():
         channel = space[name]
-        product = part @ channel.item.T
-        found[channel.scale_name] = found[channel.scale_name] + product if channel.scale_name in found else product
+        scores = product(part, channel.item)
+        found[channel.scale_name] = found[channel.scale_name] + scores if channel.scale_name in found else scores
     nothing = torch.zeros(len(support), len(space), device=space.device)
     found[LISTS] = space.lists.add_to(nothing, support.rows, prior.trust)
     return torch.stack([found[name] for name in head.names], dim=1)

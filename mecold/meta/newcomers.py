@@ -18,6 +18,7 @@ from mecold.data.histories import Histories
 from mecold.data.rows import Rows
 from mecold.heads.preference import KNOTS, PreferenceHead
 from mecold.math.metrics import hits, ideal_gain, ndcg
+from mecold.math.products import product
 from mecold.meta.calibrate import Candidates, fitted, joined
 from mecold.meta.episodes import ranked_at_most
 from mecold.meta.train import Lessons
@@ -189,7 +190,7 @@ def _among(
     users: UserVectors, names: Sequence[str], space: ItemSpace, new: Tensor, episodes: NewcomerEpisodes
 ) -> Candidates:
     """All new items as candidates, with their scores by channel, for the users who liked one."""
-    blocks = torch.stack([users.vector[:, space.spans[n]] @ space[n].item[new].T for n in names], dim=1)
+    blocks = torch.stack([product(users.vector[:, space.spans[n]], space[n].item[new]) for n in names], dim=1)
     relevant = torch.zeros(len(episodes), len(new), dtype=torch.bool, device=new.device)
     owners, places = torch.nonzero(episodes.new, as_tuple=True)
     relevant[owners, episodes.items[owners, places]] = True

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mecold.math.products import product
 from mecold.space.faiss_library import faiss_library
 
 NEAREST = 20
@@ -66,7 +67,7 @@ class Lookalikes:
         step = max(1, _PAIRS_AT_ONCE // len(among))
         for start in range(0, len(texts), step):
             part = slice(start, start + step)
-            cosine = (texts[part] @ among.T).masked_fill(bad, -torch.inf)
+            cosine = product(texts[part], among).masked_fill_(bad, -torch.inf)
             best = cosine.topk(size, dim=1)
             there = (texts[part] != 0).any(1, keepdim=True)
             rows[part] = best.indices

@@ -13,6 +13,7 @@ from torch.nn.functional import embedding
 
 from mecold.data.rows import Rows, appended
 from mecold.lazy import cached_property
+from mecold.math.products import beside, product
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Channels, side_by_side, spans_of
 from mecold.space.channels import MAKERS
@@ -90,16 +91,13 @@ class ItemSpace:
 
     def scores(self, users: UserVectors) -> Float[Tensor, "users items"]:
         """Score of every item."""
-        total: Tensor | None = None
-        for name, span in self.spans.items():  # no copy of all channels side by side: they are read where they are
-            part, item = users.vector[:, span], self[name].item
-            total = part @ item.T if total is None else total.addmm_(part, item.T)
-        assert total is not None
+        # no copy of all channels side by side: they are read where they are
+        total = beside(users.vector, [channel.item for channel in self.channels.values()])
         return self.lists.add_to(total, users.rows, users.trust)
 
     def scores_among(self, rows: Int[Tensor, " some"], users: UserVectors) -> Float[Tensor, "users some"]:
         """Scores of some rows, which may repeat."""
-        return users.vector @ self.vectors(rows).T + self.lists.among(rows, users.rows, users.trust)
+        return product(users.vector, self.vectors(rows)) + self.lists.among(rows, users.rows, users.trust)
 
     def scores_of(self, rows: Int[Tensor, "users wanted"], users: UserVectors) -> Float[Tensor, "users wanted"]:
         """Scores of a few rows of each user's own."""
