@@ -3,8 +3,8 @@
 The first 70 % of a log are read by a fit. The rest comes in four steps of time. Before each step, four models of the same
 start say what users of that step will take next: one that learns nothing after its fit (*none*), one that observes (*observed*),
 one that also refreshes (*refreshed*), and one that is fitted anew of all there is (*refitted*). All get the same histories, up
-to the step. Prints nDCG@10 over all hits, and the same of hits on items that nobody had touched at the first fit, by how many
-had touched them when they were asked for.
+to the step. Prints nDCG@10 by step and over all of them; and, where only *late* items, which nobody had touched at the first fit,
+are ranked, what a wanted one adds to it, by how many had touched it when it was asked for.
 
 With `--cost`: seconds of `observe` and of `refresh` on generated shops.
 """
@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -24,21 +25,23 @@ from mecold import PrecomputedEncoder, Recommender
 from mecold.evaluation.dataset import Dataset
 from mecold.shop import make_shop
 
-START, STEPS, K, MOST_USERS = 0.7, 4, 10, 3_000
+START, STEPS, K, MOST_USERS, LEAST = 0.7, 4, 10, 3_000, 30
 SIZES = ((2_000, 10_000), (10_000, 50_000))
 
 
-def gains(model: Recommender, before: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
+def gains(
+    model: Recommender, before: pl.DataFrame, asked: pl.DataFrame, among: list[str] | None = None
+) -> pl.DataFrame:
     """For each wanted pair of user and item: what its place in the user's list adds to the user's nDCG@10."""
     known = before.filter(pl.col("user_id").is_in(asked["user_id"].unique().implode()))
     others = asked.filter(~pl.col("user_id").is_in(before["user_id"].unique().implode()))["user_id"].unique().to_list()
-    lists = model.recommend_batch(known, K, users=others, on_unknown="drop")
+    lists = model.recommend_batch(known, K, users=others, on_unknown="drop", among=among)
     ideal = np.cumsum(1 / np.log2(np.arange(K) + 2))
     wanted = asked.with_columns(n=pl.len().over("user_id").clip(upper_bound=K))
     found = wanted.join(lists, on=["user_id", "item_id"], how="left")
     best = pl.Series(ideal).gather(found["n"] - 1)
     gain = (1 / (found["rank"].cast(pl.Float64) + 1).log(2)).fill_null(0.0) / best
-    return found.select("user_id", "item_id", "n").with_columns(gain=gain)
+    return found.select("user_id", "item_id").with_columns(gain=gain)
 
 
 def steps_of(log: pl.DataFrame) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -51,8 +54,8 @@ def steps_of(log: pl.DataFrame) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
     ]
 
 
-def measure(folder: Path, seed: int) -> dict[str, dict[str, float]]:
-    """nDCG@10 of the four models, over all hits and over those on items that were new at the first fit."""
+def measure(folder: Path, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """nDCG@10 of the four models: by step, over all steps, and of late items by how many had touched them."""
     data = Dataset.read(folder / "interactions.parquet", folder / "items.parquet")
     log = pl.read_parquet(folder / "interactions.parquet", columns=["user_id", "item_id", "timestamp"])
     log = log.sort("timestamp", maintain_order=True).unique(["user_id", "item_id"], keep="first", maintain_order=True)
@@ -61,43 +64,42 @@ def measure(folder: Path, seed: int) -> dict[str, dict[str, float]]:
 
     def fitted(part: pl.DataFrame) -> Recommender:
         model = Recommender(encoder, rng=seed)
-        model.fit_meta(part.sample(fraction=1, seed=0).sort("timestamp", maintain_order=True), items)
+        model.fit_meta(part, items)
         return model
 
     steps = steps_of(log)
-    first = steps[0][0]
-    start, touched = fitted(first), set(first["item_id"].to_list())
+    start, touched = fitted(steps[0][0]), set(steps[0][0]["item_id"].to_list())
+    late = [item for item in data.catalog.ids.to_list() if item not in touched]
     models = {"none": start, "observed": _copy(start, encoder), "refreshed": _copy(start, encoder)}
-    sums: dict[str, dict[str, list[float]]] = {}
+    whole: dict[str, list[float]] = {}
+    of_late: list[pl.DataFrame] = []
     for place, (before, coming) in enumerate(steps):
         if place:
-            new = steps[place - 1][1]
-            models["observed"].observe(new)
-            models["refreshed"].observe(new)
+            models["observed"].observe(steps[place - 1][1])
+            models["refreshed"].observe(steps[place - 1][1])
             models["refreshed"].refresh()
         models["refitted"] = start if not place else fitted(before)
         users = coming["user_id"].unique().sort()
         chosen = users.gather(np.sort(rng.permutation(len(users))[:MOST_USERS]))
         asked = coming.filter(pl.col("user_id").is_in(chosen.implode())).select("user_id", "item_id")
-        counts = dict(before["item_id"].value_counts().iter_rows())
-        for name, model in models.items():
-            found = gains(model, before, asked)
-            seen = np.array([counts.get(item, 0) for item in found["item_id"].to_list()])
-            late = np.array([item not in touched for item in found["item_id"].to_list()])
-            cells = {"all": np.ones(len(seen), bool), "new": late & (seen == 0), "1-2": late & (seen > 0) & (seen < 3),
-                     "3-9": late & (seen > 2) & (seen < 10), "10-": late & (seen > 9)}  # fmt: skip
-            cells = cells if place else {"all": cells["all"]}
-            for cell, mask in cells.items():
-                total = float(found["gain"].to_numpy()[mask].sum())
-                sums.setdefault(cell, {}).setdefault(name, []).append(total)
-                sums[cell].setdefault("of", []).append(
-                    float(mask.sum() if cell != "all" else found["user_id"].n_unique())
-                )
-    return {
-        cell: {name: sum(parts) / max(1.0, sum(of["of"]) / len(models)) for name, parts in of.items() if name != "of"}
-        | {"n": sum(of["of"]) / len(models)}
-        for cell, of in sums.items()
-    }
+        found = {name: gains(model, before, asked)["gain"].sum() / len(chosen) for name, model in models.items()}
+        for name, value in (found | {"n": float(len(chosen))}).items():
+            whole.setdefault(name, []).append(value)
+        yield f"step {place + 1}", found | {"n": len(chosen), "moved": models["refreshed"].info()["log"]["moved"]}
+        wanted = asked.filter(pl.col("item_id").is_in(late))
+        if place and wanted.height:
+            counts = before["item_id"].value_counts(name="had")
+            parts = [gains(model, before, wanted, late)["gain"].alias(name) for name, model in models.items()]
+            of_late.append(wanted.join(counts, on="item_id", how="left", maintain_order="left").hstack(parts))
+    yield "all steps", {name: sum(values) if name == "n" else float(np.mean(values)) for name, values in whole.items()}
+    rows = pl.concat(of_late).with_columns(pl.col("had").fill_null(0)) if of_late else pl.DataFrame()
+    for low, high in ((0, 0), (1, 2), (3, 9), (10, 1 << 30)) if rows.height else ():
+        some = rows.filter(pl.col("had").is_between(low, high))
+        if some.height >= LEAST:
+            yield (
+                f"late items, had by {low}-{high if high < 1 << 30 else ''}",
+                {name: some[name].mean() for name in models} | {"n": some.height},
+            )
 
 
 def _copy(model: Recommender, encoder: PrecomputedEncoder) -> Recommender:
@@ -140,9 +142,7 @@ def cost(items: int, users: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, nargs="?")
-    parser.add_argument(
-        "--sets", nargs="+", default=["online_retail_2011", "xwines_slim", "movielens_1m_positive"]
-    )
+    parser.add_argument("--sets", nargs="+", default=["online_retail_2011", "xwines_slim", "movielens_1m_positive"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cost", action="store_true")
     args = parser.parse_args()
@@ -152,12 +152,17 @@ def main() -> None:
         for size in SIZES:
             print(json.dumps({name: round(value, 3) for name, value in cost(*size).items()}), flush=True)
         return
-    print("| set | seed | hits on | n | none | observed | refreshed | refitted |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| set | seed | | n | moved | none | observed | refreshed | refitted |\n|---|---|---|---|---|---|---|---|---|"
+    )
     for name in args.sets:
         for seed in args.seeds:
-            for cell, found in measure(args.data_dir / name, seed).items():
+            for row, found in measure(args.data_dir / name, seed):
                 numbers = " | ".join(f"{found[model]:.4f}" for model in ("none", "observed", "refreshed", "refitted"))
-                print(f"| {name} | {seed} | {cell} | {found['n']:,.0f} | {numbers} |", flush=True)
+                print(
+                    f"| {name} | {seed} | {row} | {found['n']:,.0f} | {found.get('moved', '')} | {numbers} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ meanwhile, and so does who replaces it: no entry falls between two saves.
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,8 +38,10 @@ def held(folder: Path) -> Iterator[None]:
             if folder.stat().st_ino == os.fstat(handle).st_ino:
                 yield
                 return
-        finally:
-            os.close(handle)  # it was replaced while we waited: the one that is there now
+        finally:  # if it was replaced while we waited: the one that is there now
+            with suppress(OSError):  # a process that was forked meanwhile has the handle, too, and would hold on
+                fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
 
 
 def names_of(folder: Path) -> list[str]:
@@ -50,8 +52,8 @@ def names_of(folder: Path) -> list[str]:
 
 
 def is_journal(place: Path) -> bool:
-    """True for a folder that holds entries alone, whole or left by who was killed."""
-    return place.is_dir() and all(_ENTRY.fullmatch(path.name) or _HALF.fullmatch(path.name) for path in place.iterdir())
+    """True for a folder that holds entries alone, but for hidden files: of who was killed, or of a file manager."""
+    return place.is_dir() and all(_ENTRY.fullmatch(path.name) or path.name.startswith(".") for path in place.iterdir())
 
 
 def mark_in(name: str, origin: str) -> str | None:
@@ -82,19 +84,22 @@ def add(folder: Path, origin: str, mark: str, put: Callable[[Path], None]) -> No
     sync(place)
 
 
-def carry(source: Path, target: Path, wanted: Callable[[str], bool]) -> None:
-    """Copy the entries that are wanted into another folder, or drop the others where both are one."""
-    names = names_of(source)
-    kept = [name for name in names if wanted(name)]
-    if source == target:
-        for name in set(names) - set(kept):
-            (source / JOURNAL / name).unlink()
-        return
-    if kept:
-        (target / JOURNAL).mkdir()
-    for name in kept:
+def carry(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy some entries into a new folder."""
+    for name in names:
+        if not (target / JOURNAL).is_dir():
+            (target / JOURNAL).mkdir()
         with written(target / JOURNAL / name) as path:
             path.write_bytes((source / JOURNAL / name).read_bytes())
+    if (target / JOURNAL).is_dir():
+        sync(target / JOURNAL)
+        sync(target)
+
+
+def drop(folder: Path, kept: Iterable[str]) -> None:
+    """Remove the entries of a folder but some; nobody needs them any more, so that a kill in between does no harm."""
+    for name in set(names_of(folder)) - set(kept):
+        (folder / JOURNAL / name).unlink()
 
 
 def _number(name: str) -> int:

@@ -1,15 +1,18 @@
 """A recommender on disk, and handed from one process to another: by the files that `save` writes, and no pickle among them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from mecold.data.archive import Archive
 from mecold.encode.encoder import Encoder
+from mecold.model import Model
 from mecold.renewing import survey_of, updated
 from mecold.sealed import bytes_of, folder_of
+from mecold.space.shelf import Shelf
 from mecold.stock import Stock
 from mecold.store import Content, load_model, save_model
 from mecold.values import flag, path
@@ -23,17 +26,25 @@ class Keeping(Stock):
     def save(self, folder: str | Path, *, log: bool = True) -> None:
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed.
 
-        What others have observed into the folder since this model was loaded stays in its journal.
+        What others have observed into the folder since this model was loaded stays in its journal. Where others have *saved*
+        since, nothing is written.
 
         Args:
             folder: the target.
             log: with the histories of all users, so that `observe`, `refresh` and `forget_user` can go on; False leaves out
                 everything that belongs to one user.
+
+        Raises:
+            ModelFileError: if the folder holds something else, or a model that has read more than this one, or cannot be written.
         """
         with self._lock:
-            (model, shelf), archive = self._ready(), self._archive if flag(log, "log") else None
+            (model, shelf), archive = self._ready(), self._archive
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        save_model(path(folder, "folder"), model, shelf.packed(), archive, settings)
+        now = save_model(path(folder, "folder"), model, shelf.packed(), archive, settings, log=flag(log, "log"))
+        with self._lock:
+            if self._archive is not None and now is not None:
+                same = self._archive is archive
+                self._archive = now if same else replace(self._archive, saves=now.saves)
 
     @classmethod
     def load(
@@ -96,13 +107,13 @@ class Keeping(Stock):
         """Take what was loaded; what its journal holds is counted."""
         self._state, self._archive = content.place(self._device), content.archive
         if content.journal:
-            self._count()
+            self._state = self._counted(content.archive)
 
-    def _count(self) -> None:
-        """Count what waits in the archive; what it is added to is kept, as long as log and catalogue stay."""
-        (model, shelf), archive = self._ready(), self._archive
+    def _counted(self, archive: Archive | None) -> tuple[Model, Shelf]:
+        """Model and shelf with what waits in an archive; what it is added to is kept, as long as log and catalogue stay."""
+        model, shelf = self._ready()
         assert archive is not None
         known = self._surveyed
-        if known is None or known[0].log is not archive.log or known[1] is not shelf.catalog:
-            known = self._surveyed = archive, shelf.catalog, survey_of(model, shelf, archive, self.config)
-        self._state = model, updated(model, shelf, archive, known[2])
+        if known is None or known[0] is not archive.log or known[1] is not shelf.catalog:
+            known = self._surveyed = archive.log, shelf.catalog, survey_of(model, shelf, archive, self.config)
+        return model, updated(model, shelf, archive, known[2])

@@ -17,6 +17,7 @@ from mecold.data.archive import Archive, rows_of
 from mecold.data.frames import Columns, FrameLike
 from mecold.data.interactions import Interactions, OnUnknown
 from mecold.errors import InvalidDataError, UnknownUserError, few
+from mecold.forks import check_frames
 from mecold.keeping import Keeping
 from mecold.renewing import renewed
 from mecold.space.far import tell_far
@@ -62,22 +63,27 @@ class Observing(Keeping):
         (model, shelf), archive = self._ready(), self._logged()
         log = Interactions.read(
             interactions, shelf.catalog, columns=columns, on_unknown=on_unknown, may_be_empty=True, events=model.events,
-            context=archive.context, users=archive.log.users.dtype,
+            context=archive.context, users=archive.log.users.dtype, order=archive.log.order,
         )  # fmt: skip
+        if self.config.liked_from is not None and log.ratings is None and log.labels is None and len(log.items):
+            raise InvalidDataError(
+                f"The model takes ratings from {self.config.liked_from:g} for likings (MetaConfig.liked_from), and the "
+                "interactions have neither `rating` nor `label`. Map yours: columns={'rating': <your column>}."
+            )
         tell_far(shelf.space, log.timestamps)
         log = self._with_groups(log, attributes)
         batch = rows_of(log, shelf.catalog.ids, log.labels_from(self.config.liked_from))
         with self._lock:
             archive = self._logged()
-            if batch.is_empty():
-                return Observed(0, 0, archive.waiting.height)
-            now = archive.observed(batch)
-            strangers = log.users.filter(~log.users.is_in(archive.waiting["user_id"].implode()))
+            if batch.is_empty() or (now := archive.observed(batch)) is archive:
+                return Observed(batch.height, 0, archive.waiting.height)
+            users = batch["user_id"].unique()
+            strangers = users.filter(~users.is_in(archive.waiting["user_id"].implode()))
             new_users = len(strangers) - len(archive.places(strangers))
+            state = self._counted(now)
             if folder is not None:
                 journal(path(folder, "folder"), now, now.waiting[archive.waiting.height :])
-            self._archive = now
-            self._count()
+            self._state, self._archive = state, now
         return Observed(batch.height, new_users, now.waiting.height)
 
     def refresh(self) -> None:
@@ -90,6 +96,7 @@ class Observing(Keeping):
         Raises:
             InvalidDataError: if the model has no log, or the log has become too small; nothing is changed then.
         """
+        check_frames("A refresh")
         with self._renewal:
             self._renew(self._logged())
 
@@ -106,13 +113,17 @@ class Observing(Keeping):
             UnknownUserError: naming those who are not in the log; none is forgotten then.
             InvalidDataError: if the model has no log, or too little of it would be left; nothing is changed then.
         """
-        archive = self._logged()
-        given = [users] if isinstance(users, str | int | np.integer) else list(users)
-        kind = archive.log.users.dtype
+        check_frames("Forgetting users")
+        kind = self._logged().log.users.dtype
+        given = [users] if isinstance(users, str | int | np.integer) else list(users) if isinstance(users, Iterable) else None
+        if given is None or any(isinstance(user, bool) or not isinstance(user, str | int | np.integer) for user in given):
+            raise InvalidDataError(f"{users!r:.60} are no ids of users; pass one, or many of them.")
         try:
             leaving = pl.Series("user_id", given, dtype=kind, strict=True)
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InvalidDataError(f"User ids of the model's log are {kind}; these are {few(given)}.") from error
+        if not given:
+            return
         with self._renewal:
             archive = self._logged()
             if len(missing := leaving.filter(~leaving.is_in(archive.users.implode()))):
@@ -143,9 +154,10 @@ class Observing(Keeping):
         with self._lock:
             now = self._logged()
             late = merged.later(now.waiting[before.waiting.height :], now.batches)
-            self._state, self._archive = state, late if leaving is None else late.without_users(leaving)
+            self._state, self._surveyed = state, None
+            self._archive = late if leaving is None else late.without_users(leaving)
             if self._archive.waiting.height:
-                self._count()
+                self._state = self._counted(self._archive)
 
     def _logged(self) -> Archive:
         self._ready()

@@ -45,7 +45,8 @@ def updated(model: Model, shelf: Shelf, archive: Archive, survey: Survey) -> She
         archive: the log, and what waits.
         survey: of its log.
     """
-    return replace(shelf, space=survey.updated(shelf.space, liked(archive.fresh(shelf.catalog)), model.basis))
+    before, after = map(liked, archive.change(shelf.catalog))
+    return replace(shelf, space=survey.updated(shelf.space, before, after, model.basis))
 
 
 def renewed(model: Model, shelf: Shelf, archive: Archive, config: MetaConfig) -> tuple[Model, Shelf]:

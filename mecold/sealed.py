@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mecold.errors import MecoldError, ModelFileError, few, foreign, told
 from mecold.forks import check_frames
-from mecold.journal import JOURNAL, carry, held, is_journal, names_of
+from mecold.journal import JOURNAL, carry, drop, held, is_journal, names_of
 from mecold.swap import age_of, claimed, clear, leftovers_of, stays, switch, sync
 from mecold.version import __version__
 
@@ -88,7 +88,7 @@ def write_sealed(
     kind: str,
     form: int,
     put: Callable[[Path], Mapping[str, Any]],
-    carried: Callable[[str], bool] = lambda _: False,
+    carried: Callable[[Path], list[str]] = lambda _: [],
 ) -> None:
     """Write a folder; the previous one stays whole until the new one is complete on disk, and is then replaced in one step.
 
@@ -100,7 +100,7 @@ def write_sealed(
         kind: what it is, such as `"model"`.
         form: version of its format.
         put: writes files into a folder, and returns what `config.json` says beside their hashes.
-        carried: which entries of the journal that lies there are to lie in the new one's.
+        carried: which entries of a folder's journal are to lie in the new one's; may refuse to replace it.
 
     Raises:
         ModelFileError: if the target holds something else, or cannot be written; the previous one is whole then.
@@ -118,11 +118,13 @@ def write_sealed(
             with claimed(fresh):
                 _fill(fresh, kind, form, put, fresh.name if inside else None)
                 with held(folder) if folder.is_dir() else nullcontext():
-                    carry(folder, folder if inside else fresh, carried)
+                    kept = carried(folder) if folder.is_dir() else []
                     if inside:
                         _point(folder, fresh)
                         named = True
+                        drop(folder, kept)
                     else:
+                        carry(folder, fresh, kept)
                         switch(fresh, folder)
         finally:
             if not named:

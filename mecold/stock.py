@@ -58,7 +58,7 @@ class Stock:
         self._rng = generator(rng)
         self._state: tuple[Model, Shelf] | None = None  # replaced as one value: a reader never sees half of a change
         self._archive: Archive | None = None
-        self._surveyed: tuple[Archive, Catalog, Survey] | None = None
+        self._surveyed: tuple[Interactions, Catalog, Survey] | None = None
         self._lock = OwnLock()
         self._renewal = OwnLock()
 

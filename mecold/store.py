@@ -13,15 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mecold.data.archive import Archive
+from mecold.data.archive import Archive, mark_of
 from mecold.data.attributes import Attribute, Attributes
 from mecold.data.catalog import Catalog, TextTemplate
 from mecold.data.events import Events
 from mecold.data.histories import Histories
 from mecold.errors import ModelFileError, foreign
+from mecold.forks import check_frames
 from mecold.heads.preference import Gains, HeadConfig, PreferenceHead, Prior
 from mecold.heads.ratings import RatingHead
-from mecold.journal import add, held, mark_in
+from mecold.journal import add, held, mark_in, names_of
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model, Ratings
 from mecold.sealed import Sealed, plain, read_config, read_sealed, write_sealed
@@ -60,23 +61,60 @@ class Content:
         return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index, self.hidden.to(device))
 
 
-def save_model(folder: Path, model: Model, shelf: Shelf, archive: Archive | None, settings: Mapping[str, Any]) -> None:
+def save_model(
+    folder: Path, model: Model, shelf: Shelf, archive: Archive | None, settings: Mapping[str, Any], *, log: bool = True
+) -> Archive | None:
     """Write a model; the previous one stays whole until the new one is complete on disk.
 
     Args:
         folder: the target; may hold an older model, but nothing else.
         model: basis, head, encoder fingerprint, log.
         shelf: items without dead rows.
-        archive: the log; None leaves it out.
+        archive: the log; None for a model without one.
         settings: `config`, `template` and `index`, as JSON values.
+        log: whether the log is written.
+
+    Returns:
+        The archive as it is now: it has one save more behind it.
 
     Raises:
-        ModelFileError: if the folder holds something that is not a model.
+        ModelFileError: if the folder holds something that is not a model, or what this one has not read.
     """
-    write_sealed(
-        folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, archive, settings),
-        lambda name: archive is not None and mark_in(name, archive.origin) not in (None, *archive.batches),
-    )  # fmt: skip
+    check_frames("Saving a model")
+    now = None if archive is None else archive.saved()
+    written = now if log else None
+
+    def carried(target: Path) -> list[str]:
+        return [] if archive is None else _unseen(target, archive, may_be=log and not archive.forgot)
+
+    write_sealed(folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, written, settings), carried)
+    return now
+
+
+def _unseen(folder: Path, archive: Archive, *, may_be: bool) -> list[str]:
+    """Entries of a folder's journal that an archive has not read.
+
+    Raises:
+        ModelFileError: if the folder was saved by somebody who had read more, or there are such entries where there must not be.
+    """
+    try:
+        there = read_config(folder, KIND, FORMAT)["archive"]
+    except ModelFileError:  # nothing of ours
+        return []
+    if there is None or there["origin"] != archive.origin:
+        return []
+    unseen = [name for name in names_of(folder) if mark_in(name, archive.origin) not in (None, *archive.batches)]
+    if there["saves"][-1] not in archive.saves:
+        raise ModelFileError(
+            f"'{folder}' was saved by somebody else since this model was loaded, and may hold what this one has not read; "
+            "nothing was written. Load it again, and repeat what you did, or save to another folder."
+        )
+    if unseen and not may_be:
+        raise ModelFileError(
+            f"{len(unseen):,} batches were observed into '{folder}' since this model was loaded, and may hold rows of users who "
+            "are to be forgotten; nothing was written. Load it again, and repeat what you did."
+        )
+    return unseen
 
 
 def journal(folder: Path, archive: Archive, batch: pl.DataFrame) -> None:
@@ -104,20 +142,25 @@ def journal(folder: Path, archive: Archive, batch: pl.DataFrame) -> None:
         add(folder, archive.origin, archive.batches[-1], batch.write_parquet)
 
 
-def replayed(archive: Archive, sealed: Sealed) -> Archive:
-    """An archive with what a folder's journal holds beyond it.
+def replayed(archive: Archive, sealed: Sealed, catalog: Catalog) -> Archive:
+    """An archive with what a folder's journal holds beyond it. Items that were taken out meanwhile have no rows any more.
 
     Raises:
-        ValueError: naming an entry that is damaged or another model's.
+        ModelFileError: naming an entry that is damaged or another model's.
     """
     for name, data in sealed.entries.items():
-        mark = mark_in(name, archive.origin)
-        if mark is None:
-            raise ValueError(f"the journal's entry {name} is of another model")
-        if mark not in archive.batches:
-            archive = archive.observed(pl.read_parquet(io.BytesIO(data)))
-            if archive.batches[-1] != mark:
-                raise ValueError(f"the journal's entry {name} is damaged")
+        where = f"The entry '{name}' of the journal in '{sealed.folder}'"
+        with foreign(ModelFileError, f"{where} is damaged", "Move it away; what it holds is lost then."):
+            mark = mark_in(name, archive.origin)
+            if mark is None:
+                raise ModelFileError(f"{where} is another model's. Move it away.")
+            if mark in archive.batches:
+                continue
+            batch = pl.read_parquet(io.BytesIO(data))
+            if mark_of(batch) != mark:
+                raise ValueError("its content is not what its name says")
+            there = (catalog.find(batch["item_id"], "journal") >= 0).alias("there")
+            archive = archive.with_batch(batch.filter(there), mark)
     return archive
 
 
@@ -145,7 +188,7 @@ def _put(
             items[f"{name}.centres"] = channel.clock.centres
     save_file(plain(items), folder / "items.safetensors")
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
-    for name, table in ({} if archive is None else archive.settled().tables()).items():
+    for name, table in ({} if archive is None else archive.tables()).items():
         table.write_parquet(folder / f"{name}.parquet")
     if model.ratings is not None:
         save_file(plain(model.ratings.head.tensors()), folder / "ratings.safetensors")
@@ -226,9 +269,10 @@ def _content(sealed: Sealed) -> Content:
     archive = None
     if config["archive"] is not None:
         archive = Archive.read({name: sealed.table(f"{name}.parquet") for name in _LOG}, config["archive"], events)
-        archive = replayed(archive, sealed)
+        archive = replayed(archive, sealed, catalog)
     _check(model, catalog, space, hidden)
-    return Content(model, catalog, space, index, hidden, meta, template, kind, archive, bool(sealed.entries))
+    journal = archive is not None and bool(sealed.entries)
+    return Content(model, catalog, space, index, hidden, meta, template, kind, archive, journal)
 
 
 @torch.inference_mode()

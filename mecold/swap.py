@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -29,7 +29,16 @@ def claimed(fresh: Path) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
+            _unlock(handle)
             os.close(handle)
+
+
+def _unlock(handle: int) -> None:
+    """Give a lock back: closing is not enough where a process that was forked meanwhile has the handle, too."""
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _lock(handle: int) -> bool:

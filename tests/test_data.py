@@ -388,7 +388,7 @@ def test_empty_ids_are_missing_and_odd_users_are_told():
     many = pl.DataFrame({"item_id": [f"i{n}" for n in range(150)], "title": ["x"] * 150})
     rows = [("guest", f"i{n}", n) for n in range(150)] + [(f"u{n}", "i0", n) for n in range(30)]
     catalog = Catalog.read(many)
-    assert "User 'guest' has 83% of the log (150 of 180 rows)" in read_log(rows, catalog=catalog).notes[-1]
+    assert "One user has 83% of the log (150 of 180 rows)" in read_log(rows, catalog=catalog).notes[-1]
     assert "guest" not in str(read_log(rows[:150] + rows[150:160], catalog=catalog).notes)
 
 

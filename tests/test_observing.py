@@ -66,9 +66,13 @@ def test_what_is_observed_and_refreshed_is_what_a_fit_of_all_makes(shop, encoder
     for part in parts[1:]:
         grown.observe(part)
     assert grown.info()["model"] == before  # states stay valid until the refresh
+    at_once = {name: space_of(grown)[name].item.clone() for name in ("goals",) if kind == "events"}
     grown.refresh()
     assert grown.info()["log"]["waiting"] == 0
     assert_same_space(grown, whole)
+    for name, item in at_once.items():  # who viewed, and buys now, counts at once
+        known = ~space_of(grown).new
+        torch.testing.assert_close(space_of(grown)[name].item[known], item[known])
 
 
 def test_counts_are_as_of_now_before_a_refresh(shop, own):
@@ -192,6 +196,9 @@ def test_what_cannot_be_observed_is_refused_and_changes_nothing(shop, own, tmp_p
             own.observe(bad)
     with pytest.raises(ModelFileError):
         own.observe(good.with_columns(timestamp=pl.lit(time + 1)), folder=tmp_path / "nothing")
+    with pytest.raises(InvalidDataError, match="no ids of users"):
+        own.forget_user([True])
+    own.forget_user([])
     assert own.info() == before
     assert own.observe(good.clear()) == (0, 0, 1)
     own.save(tmp_path / "bare", log=False)
@@ -244,8 +251,13 @@ def test_half_an_entry_is_nothing_and_a_damaged_one_is_named(shop, fitted, tmp_p
     assert not half.exists()
     batch = pl.read_parquet(entry).with_columns(user_id=pl.lit("somebody else"))
     batch.write_parquet(entry)
-    with pytest.raises(ModelFileError, match=f"{entry.name} is damaged"):
-        Recommender.load(tmp_path / "m")
+    for damage in (lambda: None, lambda: entry.write_bytes(entry.read_bytes()[:-20]), lambda: entry.write_bytes(b"")):
+        damage()
+        with pytest.raises(ModelFileError, match=rf"{entry.name}' of the journal in .* is damaged.*Move it away"):
+            Recommender.load(tmp_path / "m")
+    (tmp_path / "m" / "journal" / ".DS_Store").write_bytes(b"")
+    one.save(tmp_path / "m")
+    assert Recommender.load(tmp_path / "m").info()["log"]["waiting"] == 2
 
 
 def test_another_model_takes_no_entry(shop, fit, fitted, tmp_path):
@@ -255,6 +267,89 @@ def test_another_model_takes_no_entry(shop, fit, fitted, tmp_path):
     with pytest.raises(ModelFileError, match="another model"):
         one.observe(batch_of(shop, ["a"]), folder=tmp_path / "m")
     assert one.info()["log"]["waiting"] == 0
+
+
+def test_nobody_saves_over_what_they_have_not_read(shop, fitted, encoder, tmp_path):
+    place = tmp_path / "m"
+    fitted.save(place)
+    first, second, third = (Recommender.load(place, encoder=encoder) for _ in range(3))
+    first.observe(batch_of(shop, ["a"]), folder=place)
+    second.observe(batch_of(shop, ["b"]), folder=place)
+    first.save(place)
+    with pytest.raises(ModelFileError, match=r"saved by somebody else.*Load it again"):
+        second.save(place)
+    with pytest.raises(ModelFileError, match="saved by somebody else"):
+        second.save(place, log=False)
+    first.save(place)  # its own it may
+    second.save(tmp_path / "elsewhere")
+    assert sorted(Recommender.load(place)._archive.waiting["user_id"]) == ["a", "b"]
+    third.forget_user(shop.interactions["user_id"][0])
+    with pytest.raises(ModelFileError, match="saved by somebody else"):
+        third.save(place)
+    fit_anew = Recommender(encoder, config=SMALL, rng=0)
+    fit_anew.fit_meta(shop.interactions, shop.items)
+    fit_anew.save(place)  # another fit takes its place
+    assert Recommender.load(place).info()["log"]["waiting"] == 0
+
+
+def test_who_is_forgotten_is_in_no_entry(shop, fitted, encoder, tmp_path):
+    place, user = tmp_path / "m", shop.interactions["user_id"][0]
+    fitted.save(place)
+    first, second = (Recommender.load(place, encoder=encoder) for _ in range(2))
+    second.observe(batch_of(shop, [user]), folder=place)
+    first.forget_user(user)
+    with pytest.raises(ModelFileError, match="rows of users who are to be forgotten"):
+        first.save(place)
+    first = Recommender.load(place, encoder=encoder)
+    first.forget_user(user)
+    first.save(place)
+    assert user not in Recommender.load(place)._archive.users.to_list()
+    assert not any(user.encode() in path.read_bytes() for path in place.rglob("log*"))
+    first.save(place)
+
+
+def test_a_folder_that_can_only_be_filled_keeps_entries_until_the_new_model_is_named(
+    shop, fitted, tmp_path, monkeypatch
+):
+    import mecold.sealed
+
+    place = tmp_path / "m"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    fitted.save(place)
+    one = Recommender.load(place)
+    one.observe(batch_of(shop, ["a"]), folder=place)
+
+    def killed(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mecold.sealed, "_point", killed)
+        with pytest.raises(ModelFileError):
+            one.save(place)
+    assert Recommender.load(place).info()["log"]["waiting"] == 1
+    one.save(place)
+    assert not list((place / "journal").iterdir())
+    assert Recommender.load(place).info()["log"]["waiting"] == 1
+
+
+def test_a_child_that_was_forked_while_a_folder_was_held_holds_nobody_up(fitted, tmp_path):
+    import os
+    import time
+
+    from mecold.journal import held
+
+    fitted.save(tmp_path / "m")
+    with held(tmp_path / "m"):
+        child = os.fork()
+        if not child:
+            time.sleep(20)
+            os._exit(0)
+    begin = time.monotonic()
+    with held(tmp_path / "m"):
+        assert time.monotonic() - begin < 10
+    os.kill(child, 9)
+    os.waitpid(child, 0)
 
 
 # ---- the archive alone
@@ -290,7 +385,7 @@ def test_a_log_in_parts_is_the_log(drawn, leaving):
         return Interactions.read(part, catalog, events=events, may_be_empty=True)
 
     first = read(parts[0])
-    archive = Archive.of(first, first.labels_from(None), catalog.ids, 0, "0")
+    archive = Archive.of(first, first.labels_from(None), catalog.ids, 0)
     for part in parts[1:]:
         log = read(part, first.events)
         batch = rows_of(log, catalog.ids, log.labels_from(None))
@@ -307,6 +402,23 @@ def test_a_log_in_parts_is_the_log(drawn, leaving):
     again = Archive.read(left.tables(), left.about(), first.events)
     assert again.log.users.equals(left.log.users)
     np.testing.assert_array_equal(again.in_rows_of(catalog).items, found.items)
+
+
+@pytest.mark.filterwarnings("ignore::mecold.errors.DataWarning")
+def test_a_log_is_gone_on_with_in_its_own_order(shop, fit):
+    by_place = shop.interactions.with_columns(position=pl.int_range(pl.len()).over("user_id")).drop("timestamp")
+    user, item = by_place["user_id"][0], shop.items["item_id"][3]
+    new = pl.DataFrame({"user_id": [user], "item_id": [item], "position": [999], "timestamp": [1.7e9]})
+    model = fit(by_place, shop.items)
+    assert model.observe(new).rows == 1
+    shuffled = fit(by_place.drop("position"), shop.items)
+    assert shuffled.observe(new).waiting == shuffled.observe(new).waiting == 1  # again is no news
+    rated = fit(
+        by_place.with_columns(rating=pl.Series([1.0, 5.0] * by_place.height).head(by_place.height)), shop.items,
+        replace(SMALL, liked_from=3.0),
+    )  # fmt: skip
+    with pytest.raises(InvalidDataError, match="neither `rating` nor `label`"):
+        rated.observe(new)
 
 
 # ---- what is known of users and of moments
@@ -333,7 +445,17 @@ def test_users_and_moments_are_known_as_in_a_fit(shop, encoder):
     at_once = space_of(grown)["groups"].item.clone()
     grown.refresh()
     assert_same_space(grown, whole)
-    assert (space_of(whole)["groups"].item - at_once).abs().max() < 0.1  # but for the scale of popularity
+    known = ~space_of(grown).new
+    torch.testing.assert_close(space_of(grown)["groups"].item[known], at_once[known])  # counted at once
+    device = pl.DataFrame({"device": ["desk"]})
+    again = log.head(1).with_columns(timestamp=pl.col("timestamp") + 1).drop("device").hstack(device)
+    assert grown.observe(again).rows == 1  # has it already: nothing is counted
+    user = pl.DataFrame(
+        {"user_id": users.head(1), "item_id": shop.items["item_id"].tail(1), "timestamp": [1.8e9], "device": ["desk"]}
+    )
+    grown.observe(user)  # who they are is known
+    grown.refresh()
+    assert (grown._archive.log.groups[grown._archive.places(users.head(1))] >= 0).any()
 
 
 # ---- kills

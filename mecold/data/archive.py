@@ -6,6 +6,8 @@ not matter, but for ties in time.
 """
 
 import hashlib
+import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +24,8 @@ from mecold.errors import InvalidDataError
 from mecold.math.drift import moved
 from mecold.types import ItemId
 
+_CHUNKS = 64  # batches that lie apart in memory
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -34,11 +38,13 @@ class Archive:
             `groups` and `moments` that the log has.
         batches: a hash of each batch that was observed.
         seed: of the item space.
-        origin: fingerprint of the model as it was fitted.
+        origin: a name for the fit; what is observed into a folder is of one fit.
         at_fit: how often each item was in the log at the fit, by row.
         until: newest timestamp of the log at the fit; None where the log has none.
         context: columns that say what the moment of a row was like.
         taken: items that were taken out, and are still in it: see `settled`.
+        saves: names of the saves that it has come from, the oldest first.
+        forgot: True where users were forgotten since the last of them.
     """
 
     ids: pl.Series
@@ -51,12 +57,12 @@ class Archive:
     until: float | None
     context: tuple[str, ...] = ()
     taken: tuple[ItemId, ...] = ()
+    saves: tuple[str, ...] = ()
+    forgot: bool = False
 
     @classmethod
-    def of(
-        cls, log: Interactions, labels: Float32[np.ndarray, " rows"], ids: pl.Series, seed: int, origin: str
-    ) -> "Archive":
-        """Of a log as it was read, its labels, and the ids of the catalogue's rows."""
+    def of(cls, log: Interactions, labels: Float32[np.ndarray, " rows"], ids: pl.Series, seed: int) -> "Archive":
+        """Of a log as it was read, its labels, and the ids of the catalogue's rows; a new one, whatever others are alike."""
         slim = replace(
             log, labels=labels, weights=_ones(len(log.items)), ratings=None, repeats=None, since=None, again=None,
             context=None, unknown={}, notes=(),
@@ -69,7 +75,7 @@ class Archive:
             rows_of(slim, ids).clear(),
             (),
             seed,
-            origin,
+            uuid.uuid4().hex,
             at_fit,
             _newest(slim.timestamps),
             context,
@@ -91,22 +97,26 @@ class Archive:
         clock = [] if self.until is None else [self.log.timestamps, self.waiting[self.log.order].to_numpy()]
         newest = max((time.max() for time in clock if time is not None and len(time)), default=None)
         days = None if newest is None or self.until is None else round(max(0.0, float(newest) - self.until) / 86_400, 2)
-        rows, waiting, counts = len(self.log.items) + self.waiting.height, self.waiting.height, self._counts()
+        counts = self._counts()
         since = counts - np.concatenate([self.at_fit, np.zeros(len(counts) - len(self.at_fit), np.int64)])
         return {
-            "users": len(self.log), "rows": rows, "waiting": waiting, "since_fit": int(since.sum()), "days_since_fit": days,
+            "users": len(self.log), "rows": int(counts.sum()), "waiting": self.waiting.height,
+            "since_fit": max(0, int(since.sum())), "days_since_fit": days,
             "moved": round(moved(counts - since, since.clip(min=0)), 3),
         }  # fmt: skip
 
     def _counts(self) -> Int64[np.ndarray, " items"]:
-        """How often each item is in the log, by row, those that wait included; behind them items that wait alone."""
-        waiting = self.waiting.group_by("item_id", maintain_order=True).len()
-        rows = pl.DataFrame([self.ids]).with_row_index("row").drop_nulls()
-        at = waiting.join(rows, on="item_id", how="left", maintain_order="left")["row"].cast(pl.Int64)
-        known, more = at.is_not_null().to_numpy(), waiting["len"].to_numpy().astype(np.int64)
+        """How often each item is in the log, by row, those that wait included; behind them items that wait alone.
+
+        Without what polars needs its threads for, so that a forked process can say how things are.
+        """
         counts = np.bincount(self.log.items, minlength=len(self.ids))
-        counts[at.drop_nulls().to_numpy()] += more[known]
-        return np.concatenate([counts, more[~known]])
+        counts[self.ids.is_null().to_numpy()] = 0
+        waiting = Counter(self.waiting["item_id"].to_list())
+        row = {item: place for place, item in enumerate(self.ids.to_list())} if waiting else {}
+        for item in [item for item in waiting if item in row]:
+            counts[row[item]] += waiting.pop(item)
+        return np.concatenate([counts, np.fromiter(waiting.values(), np.int64, len(waiting))])
 
     def observed(self, batch: pl.DataFrame) -> "Archive":
         """With a batch of rows behind it, as from `rows_of`.
@@ -128,20 +138,27 @@ class Archive:
             )
         batch = batch.select(self.waiting.columns)
         if (mark := mark_of(batch)) in self.batches:
+            if order == "shuffle":  # who has an item twice has it once
+                return self
             raise InvalidDataError(
                 f"The same {batch.height:,} interactions were observed before; nothing was changed. If they did come twice, give "
-                "the later ones their own timestamps."
+                "the later ones their own times."
             )
-        return replace(self, waiting=pl.concat([self.waiting, batch]), batches=(*self.batches, mark))
+        return self.with_batch(batch, mark)
 
-    def fresh(self, catalog: Catalog) -> Interactions:
-        """What waits, in rows of a catalogue, without items that users have had before."""
-        rows = once(ordered(self.waiting), "item_id")
-        touched = self.places(rows["user_id"].unique())
-        before = rows_of(self.log.take(touched), self.ids)
-        rows = rows.join(before, on=["user_id", "item_id"], how="anti", maintain_order="left")
-        found = self._histories(rows.with_columns(catalog.find(rows["item_id"], "the model's log")), rows)
-        return found.where(found.items >= 0)
+    def with_batch(self, batch: pl.DataFrame, mark: str) -> "Archive":
+        """With a batch of rows of its own columns behind it."""
+        waiting = pl.concat([self.waiting, batch])
+        return replace(
+            self, waiting=waiting.rechunk() if waiting.n_chunks() > _CHUNKS else waiting, batches=(*self.batches, mark)
+        )
+
+    def change(self, catalog: Catalog) -> tuple[Interactions, Interactions]:
+        """Histories of the users whose rows wait, without these rows and with them, in rows of a catalogue."""
+        touched, rows, both = self._touched()
+        before = self._in_rows_of(catalog, self.log.take(touched))
+        after = self._histories(rows.with_columns(catalog.find(rows["item_id"], "the model's log")), both, touched)
+        return before, after.where(after.items >= 0)
 
     def places(self, users: pl.Series) -> Int64[np.ndarray, " found"]:
         """Where in the log those of these users stand who are in it."""
@@ -153,25 +170,40 @@ class Archive:
         """The same with nothing waiting: histories as if all had been read at once."""
         if self.waiting.is_empty():
             return self
-        touched = self.places(self.waiting["user_id"].unique())
-        both = pl.concat([rows_of(self.log.take(touched), self.ids), self.waiting])
-        new = both["item_id"].unique(maintain_order=True)
+        touched, rows, both = self._touched()
+        new = rows["item_id"].unique(maintain_order=True)
         ids = pl.concat([self.ids, new.filter(~new.is_in(self.ids.drop_nulls().implode()))])
         known = pl.DataFrame([ids]).with_row_index("row").filter(pl.col("item_id").is_not_null())
-        kept = once(ordered(both), "item_id").join(known, on="item_id", how="left", maintain_order="left")
-        few = self._histories(kept, both)
+        rows = rows.join(known, on="item_id", how="left", maintain_order="left")
+        few = self._histories(rows, both, touched)
         rest = np.setdiff1d(np.arange(len(self.log)), touched)
         at_fit = np.concatenate([self.at_fit, np.zeros(len(ids) - len(self.ids), np.int64)])
         log = _by_user(self.log.take(rest), few)
         return replace(self, ids=ids, at_fit=at_fit, log=log, waiting=self.waiting.clear())
 
-    def _histories(self, rows: pl.DataFrame, both: pl.DataFrame) -> Interactions:
-        """Ordered, distinct rows with a `row` of some catalogue as histories; of all rows it is known who the users are."""
+    def _touched(self) -> tuple[Int64[np.ndarray, " users"], pl.DataFrame, pl.DataFrame]:
+        """Users of the log whose rows wait; their rows in order, each item once; and all rows that these were."""
+        touched = self.places(self.waiting["user_id"].unique())
+        both = pl.concat([rows_of(self.log.take(touched), self.ids), self.waiting])
+        return touched, once(ordered(both), "item_id"), both
+
+    def _histories(self, rows: pl.DataFrame, both: pl.DataFrame, touched: Int64[np.ndarray, " users"]) -> Interactions:
+        """Ordered, distinct rows with a `row` of some catalogue as histories.
+
+        Args:
+            rows: the rows.
+            both: all rows of these users: the last that tells a group is right.
+            touched: users of the log, whose groups are known already.
+        """
         users = both["user_id"].unique().sort()
+        groups = None
+        if self.log.groups is not None:
+            known = self.log.users.gather(touched).alias("user_id")
+            groups = _latest(pl.concat([known, both["user_id"]]),
+                             np.concatenate([self.log.groups[touched], _table(both["groups"])]), users)  # fmt: skip
         return replace(
             grouped(rows, users, (), {}), order=self.log.order, events=self.log.events, weights=_ones(rows.height),
-            groups=None if self.log.groups is None else _latest(both, users),
-            moments=None if self.log.moments is None else _table(rows["moments"]),
+            groups=groups, moments=None if self.log.moments is None else _table(rows["moments"]),
         )  # fmt: skip
 
     def later(self, waiting: pl.DataFrame, batches: tuple[str, ...]) -> "Archive":
@@ -185,10 +217,13 @@ class Archive:
 
     def in_rows_of(self, catalog: Catalog) -> Interactions:
         """The log in rows of a catalogue, without items that are not in it. What waits is not in it: see `merged`."""
+        return self._in_rows_of(catalog, self.log)
+
+    def _in_rows_of(self, catalog: Catalog, log: Interactions) -> Interactions:
         rows = np.full(len(self.ids), -1, np.int64)
         there = self.ids.is_not_null().to_numpy()
         rows[there] = catalog.find(self.ids.drop_nulls(), "the model's log").to_numpy()
-        found = replace(self.log, items=rows[self.log.items])
+        found = replace(log, items=rows[log.items])
         return found.where(found.items >= 0)
 
     def without_users(self, users: pl.Series) -> "Archive":
@@ -199,7 +234,7 @@ class Archive:
         early = theirs.items if theirs.timestamps is None else theirs.items[theirs.timestamps <= (self.until or 0.0)]
         at_fit = self.at_fit - np.bincount(early, minlength=len(self.ids))
         waiting = self.waiting.filter(~pl.col("user_id").is_in(users.implode()))
-        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0))
+        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0), forgot=True)
 
     def without_items(self, items: Iterable[ItemId]) -> "Archive":
         """As if nobody had touched these items, once it is settled: should they come back, they are new."""
@@ -211,7 +246,14 @@ class Archive:
             return self
         gone = pl.Series("item_id", list(self.taken), dtype=self.ids.dtype).implode()
         ids = pl.select(pl.when(~self.ids.is_in(gone)).then(self.ids)).to_series().alias("item_id")
-        return replace(self, ids=ids, waiting=self.waiting.filter(~pl.col("item_id").is_in(gone)), taken=())
+        at_fit = np.where(ids.is_null().to_numpy(), 0, self.at_fit)
+        waiting = self.waiting.filter(~pl.col("item_id").is_in(gone))
+        return replace(self, ids=ids, at_fit=at_fit, waiting=waiting, taken=())
+
+    def saved(self) -> "Archive":
+        """As it lies on disk after a save, which no batch waits beside: with a name for this save."""
+        batches = () if self.forgot else self.batches
+        return replace(self.settled(), saves=(*self.saves, uuid.uuid4().hex), forgot=False, batches=batches)
 
     # ---- on disk
 
@@ -233,7 +275,8 @@ class Archive:
 
     def about(self) -> dict[str, Any]:
         """The single values."""
-        return {"seed": self.seed, "origin": self.origin, "until": self.until, "context": list(self.context)}
+        return {"seed": self.seed, "origin": self.origin, "until": self.until, "context": list(self.context),
+                "saves": list(self.saves)}  # fmt: skip
 
     @classmethod
     def read(cls, tables: dict[str, pl.DataFrame], about: dict[str, Any], events: Any) -> "Archive":
@@ -253,9 +296,10 @@ class Archive:
             groups=_table(users["groups"]) if "groups" in users.columns else None,
             moments=_table(log["moments"]) if "moments" in log.columns else None,
         )
+        marks, items = tables["log_batches"]["batch"].to_list(), tables["log_items"]
         return cls(
-            tables["log_items"]["item_id"], histories, tables["log_waiting"], tuple(tables["log_batches"]["batch"].to_list()),
-            about["seed"], about["origin"], tables["log_items"]["at_fit"].to_numpy(), about["until"], tuple(about["context"]),
+            items["item_id"], histories, tables["log_waiting"], tuple(marks), about["seed"], about["origin"],
+            items["at_fit"].to_numpy(), about["until"], tuple(about["context"]), saves=tuple(about["saves"]),
         )  # fmt: skip
 
 
@@ -305,14 +349,21 @@ def _ones(rows: int) -> Float32[np.ndarray, " rows"]:
 
 
 def _table(column: pl.Series) -> Int64[np.ndarray, "rows columns"]:
-    return column.to_numpy().astype(np.int64).reshape(len(column), -1)
+    return column.to_numpy().astype(np.int64).reshape(len(column), column.dtype.size)  # type: ignore[attr-defined]
 
 
-def _latest(rows: pl.DataFrame, users: pl.Series) -> Int64[np.ndarray, "users attributes"]:
-    """Groups of users: what was said of each last."""
-    table = _table(rows["groups"])
+def _latest(
+    of: pl.Series, table: Int64[np.ndarray, "rows attributes"], users: pl.Series
+) -> Int64[np.ndarray, "users attributes"]:
+    """Groups of users: what was said of each last.
+
+    Args:
+        of: whose each row is.
+        table: groups of each row; -1 where nothing is said.
+        users: the users.
+    """
     places = pl.DataFrame([users]).with_row_index("at")
-    found = pl.DataFrame([rows["user_id"]]).join(places, on="user_id", how="left", maintain_order="left")
+    found = pl.DataFrame([of]).join(places, on="user_id", how="left", maintain_order="left")
     owner = found["at"].to_numpy().astype(np.int64)
     latest = np.full((len(users), table.shape[1]), -1, np.int64)
     for column in range(table.shape[1]):

@@ -93,6 +93,7 @@ class Interactions:
         events: EventRule | Events | None = None,
         context: Sequence[str] = (),
         users: Any = None,
+        order: Order | None = None,
     ) -> "Interactions":
         """Read and check a log.
 
@@ -111,6 +112,7 @@ class Interactions:
             events: how kinds of events are put in order; or the order that a model has.
             context: columns that say what the moment of a row was like.
             users: type of the users' ids, for those of a csv; by their own values where None.
+            order: the one column to order by, `"shuffle"` for none; the first that is there where None.
 
         Raises:
             InvalidDataError: on an empty frame, missing or empty ids, unknown canonical names, half-filled numbers,
@@ -129,6 +131,7 @@ class Interactions:
         if frame.is_empty() and not may_be_empty:
             raise InvalidDataError("The interactions are empty: there is nothing to learn from. Pass one row at least.")
         log, events = _canonical(frame, events or EventRule())
+        log = log.drop([name for name in ORDERS if order not in (None, name)], strict=False)
         log = log.with_columns(plain(frame[name]).alias(f"context {name}") for name in context)
         rows, notes = _known_rows(log, catalog, on_unknown)
         everyone = log.with_columns(rows)

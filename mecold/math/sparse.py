@@ -50,6 +50,7 @@ class Sparse:
         """The product with a dense matrix."""
         if not len(self.columns):  # it takes no table of bags that are all empty
             return dense.new_zeros(len(self), dense.shape[1])
+        dense = dense.contiguous()  # whose columns lie apart, as those of a QR, would take fifty times as long
         return embedding_bag(
             self.columns, dense, self.offsets, mode="sum", per_sample_weights=self.values, include_last_offset=True
         )

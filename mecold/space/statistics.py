@@ -46,15 +46,15 @@ class Statistics:
         """Those of ordered histories over a catalogue of so many items, without times, goals and groups."""
         return cls(items, offsets, np.bincount(items, minlength=n_items).astype(np.float32))
 
-    def plus(self, other: "Statistics") -> "Statistics":
-        """With the counts of other users' histories, or of later ones of the same, which stay without them."""
+    def changed(self, before: "Statistics", after: "Statistics") -> "Statistics":
+        """With the counts of some users' histories as they are now in place of what they were; the histories stay."""
 
-        def sum_of(mine: Float32[np.ndarray, "*any"] | None, more: Float32[np.ndarray, "*any"] | None) -> Any:
-            return None if mine is None or more is None else mine + more
+        def now(name: str) -> Any:
+            mine, old, new = (getattr(one, name) for one in (self, before, after))
+            return None if mine is None else mine - old + new
 
         return replace(
-            self, counts=self.counts + other.counts, by_time=sum_of(self.by_time, other.by_time),
-            goals=sum_of(self.goals, other.goals), by_group=sum_of(self.by_group, other.by_group),
+            self, counts=now("counts"), by_time=now("by_time"), goals=now("goals"), by_group=now("by_group")
         )  # fmt: skip
 
     def visits(self, factored: Int64[np.ndarray, " factored"]) -> sp.csr_matrix:

@@ -107,17 +107,18 @@ class Survey:
         lists = fit_lists(stats.recent(), self.config.neighbours).to(text.device)
         return View(made_of(MAKERS, material), lists, material.counts)
 
-    def updated(self, space: ItemSpace, later: Interactions, basis: Basis) -> ItemSpace:
-        """A space of this log in which later histories are counted, too: what is made of counts alone is made anew.
+    def updated(self, space: ItemSpace, before: Interactions, after: Interactions, basis: Basis) -> ItemSpace:
+        """A space of this log, some of whose users have gone on: what is made of counts alone is made anew.
 
         New items keep what is guessed of them.
 
         Args:
             space: of this log; it may hold new items beyond.
-            later: what was liked since, of items that their users have not had before.
+            before: what these users liked in this log.
+            after: what they like now; among them may be users whom the log does not know.
             basis: the scales.
         """
-        stats = self.total.plus(self.counted(later))
+        stats = self.total.changed(self.counted(before), self.counted(after))
         counts = torch.from_numpy(stats.counts).to(space.device)
         every = torch.arange(len(space), device=space.device)
         light = {name: maker for name, maker in MAKERS.items() if maker.counted and name in space.channels}
