@@ -115,8 +115,16 @@ class Observing(Keeping):
         """
         check_frames("Forgetting users")
         kind = self._logged().log.users.dtype
-        given = [users] if isinstance(users, str | int | np.integer) else list(users) if isinstance(users, Iterable) else None
-        if given is None or any(isinstance(user, bool) or not isinstance(user, str | int | np.integer) for user in given):
+        given = (
+            [users]
+            if isinstance(users, str | int | np.integer)
+            else list(users)
+            if isinstance(users, Iterable)
+            else None
+        )
+        if given is None or any(
+            isinstance(user, bool) or not isinstance(user, str | int | np.integer) for user in given
+        ):
             raise InvalidDataError(f"{users!r:.60} are no ids of users; pass one, or many of them.")
         try:
             leaving = pl.Series("user_id", given, dtype=kind, strict=True)
