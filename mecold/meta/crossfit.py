@@ -65,6 +65,8 @@ def cross_fit(
     survey = Survey(log.where(liked), len(vectors), config.factors, seed, given, groups)
     basis = Basis.fit(vectors, torch.from_numpy(survey.total.counts), config.text_rank)
     text = basis.text(vectors)
-    of_folds = (np.flatnonzero(fold_of == fold) for fold in range(config.training.folds))
-    folds = tuple(survey.view(survey.without(users), text, basis).space(basis) for users in of_folds)
+    folds = tuple(
+        survey.view(survey.without(np.flatnonzero(fold_of == fold)), text, basis, fold + 1).space(basis)
+        for fold in range(config.training.folds)
+    )
     return Views(folds, fold_of, basis, survey, lambda: survey.view(survey.total, text, basis))

@@ -94,16 +94,17 @@ class Survey:
             stats = replace(stats, goals=goals)
         return replace(stats, by_group=_by_group(log, self.items, sum(self.groups))) if self.groups else stats
 
-    def view(self, stats: Statistics, text: Float[Tensor, "items rank"], basis: Basis) -> View:
+    def view(self, stats: Statistics, text: Float[Tensor, "items rank"], basis: Basis, place: int = 0) -> View:
         """What these statistics show.
 
         Args:
             stats: of all users, or some.
             text: half-whitened texts, on the device where the work is done.
             basis: the scales.
+            place: of the view among others, which start elsewhere; 0 for that of all users.
         """
         scaled = stats.counts * (self.total.counts.sum() / max(1.0, stats.counts.sum()))
-        material = self._material(stats, torch.from_numpy(scaled).to(text.device), text, basis)
+        material = self._material(stats, torch.from_numpy(scaled).to(text.device), text, basis, place)
         lists = fit_lists(stats.recent(), self.config.neighbours).to(text.device)
         return View(made_of(MAKERS, material), lists, material.counts)
 
@@ -129,10 +130,10 @@ class Survey:
         }
         return replace(space, channels=channels, counts=torch.where(space.new, 0.0, counts))
 
-    def _material(self, stats: Statistics, counts: Tensor, text: Tensor, basis: Basis) -> Material:
+    def _material(self, stats: Statistics, counts: Tensor, text: Tensor, basis: Basis, place: int = 0) -> Material:
         return Material(
             stats, counts, text, basis, self.config, self.factored, self.edges, self._persistence,
-            torch.Generator().manual_seed(self.seed), self.given, {}, self.groups,
+            torch.Generator().manual_seed(self.seed + place), self.given, {}, self.groups,
         )  # fmt: skip
 
 
