@@ -1,7 +1,7 @@
 """A recommender on disk, and handed from one process to another: by the files that `save` writes, and no pickle among them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,8 @@ class Keeping(Stock):
     def save(self, folder: str | Path, *, log: bool = True) -> None:
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed.
 
-        What others have observed into the folder since this model was loaded stays in its journal. Where others have *saved*
-        since, nothing is written.
+        What others have observed into the folder since this model was loaded stays in its journal. Where others have *saved* rows
+        that this one has not read, or have forgotten users, nothing is written.
 
         Args:
             folder: the target.
@@ -42,9 +42,7 @@ class Keeping(Stock):
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
         now = save_model(path(folder, "folder"), model, shelf.packed(), archive, settings, log=flag(log, "log"))
         with self._lock:
-            if self._archive is not None and now is not None:
-                same = self._archive is archive
-                self._archive = now if same else replace(self._archive, saves=now.saves)
+            self._archive = now if self._archive is archive else self._archive
 
     @classmethod
     def load(

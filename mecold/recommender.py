@@ -165,7 +165,7 @@ class Recommender(Reaching):
         encoder, record = self._known_encoder().fingerprint, recorder.report.to_jsonl()
         model = Model(found.basis, found.head, encoder, axes_of(found.space), record, log.events, known, rated)
         shelf = Shelf.of(catalog, found.space, self._kind)
-        archive = Archive.of(log, found.labels, catalog.ids, found.survey.seed)
+        archive = Archive.of(log, found.labels, catalog.ids, found.start.numpy())
         with self._renewal, self._lock:
             self._state, self._archive = (model, shelf), archive
             # later items are described by the same columns

@@ -27,7 +27,9 @@ def survey_of(model: Model, shelf: Shelf, archive: Archive, config: MetaConfig) 
     settings = config.factors
     if not any(traits.reads == "time" for traits in model.head.traits.values()):
         settings = replace(settings, trend_bins=0)  # the head has not learned to read them
-    return Survey(liked(log), len(shelf.space), settings, archive.seed, _host(shelf), model.attributes.sizes)
+    draws = torch.Generator()
+    draws.set_state(torch.from_numpy(archive.start))
+    return Survey(liked(log), len(shelf.space), settings, draws, _host(shelf), model.attributes.sizes)
 
 
 def liked(log: Interactions) -> Interactions:

@@ -37,7 +37,7 @@ from mecold.space.space import ItemSpace
 
 KIND = "model"
 FORMAT = 9
-_LOG = ("log", "log_users", "log_items", "log_waiting", "log_batches")
+_LOG = ("log", "log_users", "log_items", "log_waiting")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _unseen(folder: Path, archive: Archive, *, may_be: bool) -> list[str]:
     if there is None or there["origin"] != archive.origin:
         return []
     unseen = [name for name in names_of(folder) if mark_in(name, archive.origin) not in (None, *archive.batches)]
-    if there["saves"][-1] not in archive.saves:
+    if not archive.knows(there):
         raise ModelFileError(
             f"'{folder}' was saved by somebody else since this model was loaded, and may hold what this one has not read; "
             "nothing was written. Load it again, and repeat what you did, or save to another folder."

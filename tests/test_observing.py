@@ -385,7 +385,7 @@ def test_a_log_in_parts_is_the_log(drawn, leaving):
         return Interactions.read(part, catalog, events=events, may_be_empty=True)
 
     first = read(parts[0])
-    archive = Archive.of(first, first.labels_from(None), catalog.ids, 0)
+    archive = Archive.of(first, first.labels_from(None), catalog.ids, np.zeros(3, np.uint8))
     for part in parts[1:]:
         log = read(part, first.events)
         batch = rows_of(log, catalog.ids, log.labels_from(None))

@@ -44,7 +44,7 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
 
 def test_a_folder_holds_no_pickle_and_a_log_lies_next_to_the_model(folder):
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "log.parquet", "log_batches.parquet",
+        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "log.parquet",
         "log_items.parquet", "log_users.parquet", "log_waiting.parquet", "weights.safetensors",
     ]  # fmt: skip
     steps = [json.loads(line) for line in (folder / "fit_log.jsonl").read_text().splitlines()]

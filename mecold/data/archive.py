@@ -7,14 +7,15 @@ not matter, but for ties in time.
 
 import hashlib
 import uuid
+from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from mecold.data.catalog import Catalog
 from mecold.data.interactions import Interactions, Order, grouped
@@ -37,31 +38,33 @@ class Archive:
         waiting: rows that were observed since: `user_id`, `item_id`, `label`, and those of `timestamp` or `position`, `event`,
             `groups` and `moments` that the log has.
         batches: a hash of each batch that was observed.
-        seed: of the item space.
+        start: state of the draws from which the item space is made.
         origin: a name for the fit; what is observed into a folder is of one fit.
         at_fit: how often each item was in the log at the fit, by row.
         until: newest timestamp of the log at the fit; None where the log has none.
         context: columns that say what the moment of a row was like.
         taken: items that were taken out, and are still in it: see `settled`.
-        saves: names of the saves that it has come from, the oldest first.
-        forgot: True where users were forgotten since the last of them.
+        forgets: a name for each time that users were forgotten.
+        forgot: True where that was after the last save.
     """
 
     ids: pl.Series
     log: Interactions
     waiting: pl.DataFrame
     batches: tuple[str, ...]
-    seed: int
+    start: UInt8[np.ndarray, " state"]
     origin: str
     at_fit: Int64[np.ndarray, " items"]
     until: float | None
     context: tuple[str, ...] = ()
     taken: tuple[ItemId, ...] = ()
-    saves: tuple[str, ...] = ()
+    forgets: tuple[str, ...] = ()
     forgot: bool = False
 
     @classmethod
-    def of(cls, log: Interactions, labels: Float32[np.ndarray, " rows"], ids: pl.Series, seed: int) -> "Archive":
+    def of(
+        cls, log: Interactions, labels: Float32[np.ndarray, " rows"], ids: pl.Series, start: UInt8[np.ndarray, " state"]
+    ) -> "Archive":
         """Of a log as it was read, its labels, and the ids of the catalogue's rows; a new one, whatever others are alike."""
         slim = replace(
             log, labels=labels, weights=_ones(len(log.items)), ratings=None, repeats=None, since=None, again=None,
@@ -74,7 +77,7 @@ class Archive:
             slim,
             rows_of(slim, ids).clear(),
             (),
-            seed,
+            start,
             uuid.uuid4().hex,
             at_fit,
             _newest(slim.timestamps),
@@ -234,7 +237,8 @@ class Archive:
         early = theirs.items if theirs.timestamps is None else theirs.items[theirs.timestamps <= (self.until or 0.0)]
         at_fit = self.at_fit - np.bincount(early, minlength=len(self.ids))
         waiting = self.waiting.filter(~pl.col("user_id").is_in(users.implode()))
-        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0), forgot=True)
+        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0), forgot=True,
+                       forgets=(*self.forgets, uuid.uuid4().hex))  # fmt: skip
 
     def without_items(self, items: Iterable[ItemId]) -> "Archive":
         """As if nobody had touched these items, once it is settled: should they come back, they are new."""
@@ -251,9 +255,12 @@ class Archive:
         return replace(self, ids=ids, at_fit=at_fit, waiting=waiting, taken=())
 
     def saved(self) -> "Archive":
-        """As it lies on disk after a save, which no batch waits beside: with a name for this save."""
-        batches = () if self.forgot else self.batches
-        return replace(self.settled(), saves=(*self.saves, uuid.uuid4().hex), forgot=False, batches=batches)
+        """As it lies on disk after a save: hashes of what users did who are forgotten are gone, too."""
+        return replace(self.settled(), forgot=False, batches=() if self.forgot else self.batches)
+
+    def knows(self, about: Mapping[str, Any]) -> bool:
+        """True where it has all that was observed and forgotten by the archive of which `about` tells."""
+        return set(about["batches"]) <= set(self.batches) and set(about["forgets"]) <= set(self.forgets)
 
     # ---- on disk
 
@@ -270,13 +277,14 @@ class Archive:
             "log_users": pl.DataFrame([self.log.users.alias("user_id")]).hstack(pl.DataFrame(users)),
             "log_items": pl.DataFrame([self.ids, pl.Series("at_fit", self.at_fit)]),
             "log_waiting": self.waiting,
-            "log_batches": pl.DataFrame({"batch": pl.Series(list(self.batches), dtype=pl.String)}),
         }
 
     def about(self) -> dict[str, Any]:
         """The single values."""
-        return {"seed": self.seed, "origin": self.origin, "until": self.until, "context": list(self.context),
-                "saves": list(self.saves)}  # fmt: skip
+        return {
+            "start": b64encode(self.start.tobytes()).decode(), "origin": self.origin, "until": self.until,
+            "context": list(self.context), "batches": list(self.batches), "forgets": list(self.forgets),
+        }  # fmt: skip
 
     @classmethod
     def read(cls, tables: dict[str, pl.DataFrame], about: dict[str, Any], events: Any) -> "Archive":
@@ -296,10 +304,11 @@ class Archive:
             groups=_table(users["groups"]) if "groups" in users.columns else None,
             moments=_table(log["moments"]) if "moments" in log.columns else None,
         )
-        marks, items = tables["log_batches"]["batch"].to_list(), tables["log_items"]
+        items = tables["log_items"]
         return cls(
-            items["item_id"], histories, tables["log_waiting"], tuple(marks), about["seed"], about["origin"],
-            items["at_fit"].to_numpy(), about["until"], tuple(about["context"]), saves=tuple(about["saves"]),
+            items["item_id"], histories, tables["log_waiting"], tuple(about["batches"]),
+            np.frombuffer(b64decode(about["start"]), np.uint8).copy(), about["origin"],
+            items["at_fit"].to_numpy(), about["until"], tuple(about["context"]), forgets=tuple(about["forgets"]),
         )  # fmt: skip
 
 

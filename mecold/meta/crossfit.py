@@ -55,18 +55,16 @@ def cross_fit(
         given: factors of a host, used in every view in place of the symmetric channel.
         groups: number of groups of each attribute of the users.
     """
-    # a seed that does not hang on how many users there are: more of a log is surveyed from the same start
-    seed = int(rng.spawn(1)[0].integers(2**62))
+    # they do not hang on how many users there are: more of a log is surveyed from the same start
+    draws = torch.Generator().manual_seed(int(rng.spawn(1)[0].integers(2**62)))
     fold_of = rng.permutation(len(log)) % config.training.folds
     if given is not None:
         given = Sides(
             None if given.support is None else given.support.to(vectors.device), given.item.to(vectors.device)
         )
-    survey = Survey(log.where(liked), len(vectors), config.factors, seed, given, groups)
+    survey = Survey(log.where(liked), len(vectors), config.factors, draws, given, groups)
     basis = Basis.fit(vectors, torch.from_numpy(survey.total.counts), config.text_rank)
     text = basis.text(vectors)
-    folds = tuple(
-        survey.view(survey.without(np.flatnonzero(fold_of == fold)), text, basis, fold + 1).space(basis)
-        for fold in range(config.training.folds)
-    )
+    of_folds = (np.flatnonzero(fold_of == fold) for fold in range(config.training.folds))
+    folds = tuple(survey.view(survey.without(users), text, basis).space(basis) for users in of_folds)
     return Views(folds, fold_of, basis, survey, lambda: survey.view(survey.total, text, basis))

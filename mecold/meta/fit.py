@@ -41,6 +41,7 @@ class FitResult:
         space: the item space of all users.
         survey: what was liked, in rows of the catalogue, and how a space is made of it.
         labels: of every interaction of the log.
+        start: state of the draws from which the space was made.
     """
 
     basis: Basis
@@ -48,6 +49,7 @@ class FitResult:
     space: ItemSpace
     survey: Survey
     labels: Float[np.ndarray, " rows"]
+    start: Tensor
 
 
 def fit(
@@ -117,8 +119,9 @@ def _fit(
             head, of_new = replace(head, gains=replace(head.gains, again=again)), of_new | of_old
         recorder.record(int(recorder.report.events[-1]["step"]), values | of_new)
     whole, survey = views.whole, views.survey
+    start = survey.draws.get_state()
     del lessons, views  # the folds' factors make room for those of all users
-    return FitResult(basis, head, whole().space(basis), survey, labels)
+    return FitResult(basis, head, whole().space(basis), survey, labels, start)
 
 
 def _lessons(

@@ -40,13 +40,13 @@ class View:
 
 @dataclass(frozen=True)
 class Survey:
-    """A log, and what all views of it share. The same log, settings and seed give the same views.
+    """A log, and what all views of it share. The same log, settings and state of the draws give the same view.
 
     Args:
         log: what was liked.
         items: size of the catalogue.
         config: settings.
-        seed: of the starts of low-rank iterations.
+        draws: the starts of low-rank iterations, of one view after the other.
         given: factors of a host, used in every view in place of the symmetric channel.
         groups: number of groups of each attribute of the users.
     """
@@ -54,7 +54,7 @@ class Survey:
     log: Interactions
     items: int
     config: FactorConfig
-    seed: int
+    draws: torch.Generator
     given: Sides | None = None
     groups: tuple[int, ...] = ()
 
@@ -94,17 +94,16 @@ class Survey:
             stats = replace(stats, goals=goals)
         return replace(stats, by_group=_by_group(log, self.items, sum(self.groups))) if self.groups else stats
 
-    def view(self, stats: Statistics, text: Float[Tensor, "items rank"], basis: Basis, place: int = 0) -> View:
+    def view(self, stats: Statistics, text: Float[Tensor, "items rank"], basis: Basis) -> View:
         """What these statistics show.
 
         Args:
             stats: of all users, or some.
             text: half-whitened texts, on the device where the work is done.
             basis: the scales.
-            place: of the view among others, which start elsewhere; 0 for that of all users.
         """
         scaled = stats.counts * (self.total.counts.sum() / max(1.0, stats.counts.sum()))
-        material = self._material(stats, torch.from_numpy(scaled).to(text.device), text, basis, place)
+        material = self._material(stats, torch.from_numpy(scaled).to(text.device), text, basis)
         lists = fit_lists(stats.recent(), self.config.neighbours).to(text.device)
         return View(made_of(MAKERS, material), lists, material.counts)
 
@@ -130,10 +129,10 @@ class Survey:
         }
         return replace(space, channels=channels, counts=torch.where(space.new, 0.0, counts))
 
-    def _material(self, stats: Statistics, counts: Tensor, text: Tensor, basis: Basis, place: int = 0) -> Material:
+    def _material(self, stats: Statistics, counts: Tensor, text: Tensor, basis: Basis) -> Material:
         return Material(
             stats, counts, text, basis, self.config, self.factored, self.edges, self._persistence,
-            torch.Generator().manual_seed(self.seed + place), self.given, {}, self.groups,
+            self.draws, self.given, {}, self.groups,
         )  # fmt: skip
 
 
