@@ -81,6 +81,14 @@ def test_settings_reach_every_executor(spark, model, log, fitted):
     assert_frame_equal(listed(found), expected(fitted, log, **settings))
 
 
+def command_of(process):
+    """The command of a process; nothing where it has ended meanwhile, or is a zombie."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def test_a_killed_executor_costs_no_list(spark, model, log, fitted):
     found, fail = [], []
 
@@ -99,7 +107,7 @@ def test_a_killed_executor_costs_no_list(spark, model, log, fitted):
             if info is not None and info.numTasks == 60 and 3 <= info.numCompletedTasks < 50:
                 executors = [
                     one for one in psutil.Process().children(recursive=True)
-                    if "CoarseGrainedExecutorBackend" in " ".join(one.cmdline())
+                    if "CoarseGrainedExecutorBackend" in command_of(one)
                 ]  # fmt: skip
                 killed = executors[0].pid
                 os.kill(killed, signal.SIGKILL)
