@@ -40,9 +40,7 @@ class Keeping(Stock):
         with self._lock:
             (model, shelf), archive = self._ready(), self._archive
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
-        now = save_model(path(folder, "folder"), model, shelf.packed(), archive, settings, log=flag(log, "log"))
-        with self._lock:
-            self._archive = now if self._archive is archive else self._archive
+        save_model(path(folder, "folder"), model, shelf.packed(), archive, settings, log=flag(log, "log"))
 
     @classmethod
     def load(

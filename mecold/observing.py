@@ -161,9 +161,11 @@ class Observing(Keeping):
             state = renewed(model, shelf.packed(), merged, self.config)
         with self._lock:
             now = self._logged()
-            late = merged.later(now.waiting[before.waiting.height :], now.batches)
+            waiting = now.waiting[before.waiting.height :]
+            if leaving is not None:
+                waiting = waiting.filter(~pl.col("user_id").is_in(leaving.implode()))
             self._state, self._surveyed = state, None
-            self._archive = late if leaving is None else late.without_users(leaving)
+            self._archive = merged.later(waiting, now.batches[len(before.batches) :])
             if self._archive.waiting.height:
                 self._state = self._counted(self._archive)
 

@@ -63,7 +63,7 @@ class Content:
 
 def save_model(
     folder: Path, model: Model, shelf: Shelf, archive: Archive | None, settings: Mapping[str, Any], *, log: bool = True
-) -> Archive | None:
+) -> None:
     """Write a model; the previous one stays whole until the new one is complete on disk.
 
     Args:
@@ -74,24 +74,19 @@ def save_model(
         settings: `config`, `template` and `index`, as JSON values.
         log: whether the log is written.
 
-    Returns:
-        The archive as it is now: it has one save more behind it.
-
     Raises:
         ModelFileError: if the folder holds something that is not a model, or what this one has not read.
     """
     check_frames("Saving a model")
-    now = None if archive is None else archive.saved()
-    written = now if log else None
+    written = archive.settled() if log and archive is not None else None
 
     def carried(target: Path) -> list[str]:
-        return [] if archive is None else _unseen(target, archive, may_be=log and not archive.forgot)
+        return [] if archive is None else _unseen(target, archive, log=log)
 
     write_sealed(folder, KIND, FORMAT, lambda fresh: _put(fresh, model, shelf, written, settings), carried)
-    return now
 
 
-def _unseen(folder: Path, archive: Archive, *, may_be: bool) -> list[str]:
+def _unseen(folder: Path, archive: Archive, *, log: bool) -> list[str]:
     """Entries of a folder's journal that an archive has not read.
 
     Raises:
@@ -103,16 +98,17 @@ def _unseen(folder: Path, archive: Archive, *, may_be: bool) -> list[str]:
         return []
     if there is None or there["origin"] != archive.origin:
         return []
-    unseen = [name for name in names_of(folder) if mark_in(name, archive.origin) not in (None, *archive.batches)]
+    marks = {name: mark_in(name, archive.origin) for name in names_of(folder)}
+    unseen = [name for name, mark in marks.items() if mark is not None and not archive.has_read(mark)]
     if not archive.knows(there):
         raise ModelFileError(
             f"'{folder}' was saved by somebody else since this model was loaded, and may hold what this one has not read; "
             "nothing was written. Load it again, and repeat what you did, or save to another folder."
         )
-    if unseen and not may_be:
+    if unseen and (archive.is_news_to(there) or not log):
         raise ModelFileError(
-            f"{len(unseen):,} batches were observed into '{folder}' since this model was loaded, and may hold rows of users who "
-            "are to be forgotten; nothing was written. Load it again, and repeat what you did."
+            f"{len(unseen):,} batches were observed into '{folder}' since this model was loaded; they would be lost, or hold "
+            "rows of users who are to be forgotten. Nothing was written. Load it again, and repeat what you did."
         )
     return unseen
 
@@ -154,7 +150,7 @@ def replayed(archive: Archive, sealed: Sealed, catalog: Catalog) -> Archive:
             mark = mark_in(name, archive.origin)
             if mark is None:
                 raise ModelFileError(f"{where} is another model's. Move it away.")
-            if mark in archive.batches:
+            if archive.has_read(mark):
                 continue
             batch = pl.read_parquet(io.BytesIO(data))
             if mark_of(batch) != mark:

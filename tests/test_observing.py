@@ -1,5 +1,6 @@
 """Tomorrow's clicks: what is observed counts as if it had been read with the rest, and what is forgotten as if it never was."""
 
+import copy
 import threading
 from dataclasses import replace
 
@@ -298,10 +299,14 @@ def test_who_is_forgotten_is_in_no_entry(shop, fitted, encoder, tmp_path):
     first, second = (Recommender.load(place, encoder=encoder) for _ in range(2))
     second.observe(batch_of(shop, [user]), folder=place)
     first.forget_user(user)
-    with pytest.raises(ModelFileError, match="rows of users who are to be forgotten"):
+    with pytest.raises(ModelFileError, match=r"rows of users who are to be forgotten"):
         first.save(place)
     first = Recommender.load(place, encoder=encoder)
     first.forget_user(user)
+    copied = copy.deepcopy(first)  # a copy has read the entry, too, and must not carry it
+    first.save(place.with_name("elsewhere"))
+    with pytest.raises(ModelFileError, match="to be forgotten"):
+        copied.save(place)
     first.save(place)
     assert user not in Recommender.load(place)._archive.users.to_list()
     assert not any(user.encode() in path.read_bytes() for path in place.rglob("log*"))

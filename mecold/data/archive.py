@@ -37,7 +37,7 @@ class Archive:
         log: what the item space was made from; with a label of every row, without weights and ratings.
         waiting: rows that were observed since: `user_id`, `item_id`, `label`, and those of `timestamp` or `position`, `event`,
             `groups` and `moments` that the log has.
-        batches: a hash of each batch that was observed.
+        batches: a hash of each batch that was observed, since users were last forgotten.
         start: state of the draws from which the item space is made.
         origin: a name for the fit; what is observed into a folder is of one fit.
         at_fit: how often each item was in the log at the fit, by row.
@@ -45,7 +45,7 @@ class Archive:
         context: columns that say what the moment of a row was like.
         taken: items that were taken out, and are still in it: see `settled`.
         forgets: a name for each time that users were forgotten.
-        forgot: True where that was after the last save.
+        spent: hashes of batches that users were in who were forgotten since; known here, and never written.
     """
 
     ids: pl.Series
@@ -59,7 +59,7 @@ class Archive:
     context: tuple[str, ...] = ()
     taken: tuple[ItemId, ...] = ()
     forgets: tuple[str, ...] = ()
-    forgot: bool = False
+    spent: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -140,7 +140,7 @@ class Archive:
                 f"columns={{'{order}': <your column>}}."
             )
         batch = batch.select(self.waiting.columns)
-        if (mark := mark_of(batch)) in self.batches:
+        if self.has_read(mark := mark_of(batch)):
             if order == "shuffle":  # who has an item twice has it once
                 return self
             raise InvalidDataError(
@@ -210,13 +210,8 @@ class Archive:
         )  # fmt: skip
 
     def later(self, waiting: pl.DataFrame, batches: tuple[str, ...]) -> "Archive":
-        """With what was observed while this was made.
-
-        Args:
-            waiting: rows beyond those that are in it.
-            batches: hashes of all batches.
-        """
-        return replace(self, waiting=waiting, batches=batches)
+        """With what was observed while this was made: rows beyond those that are in it, and their hashes."""
+        return replace(self, waiting=waiting, batches=(*self.batches, *batches))
 
     def in_rows_of(self, catalog: Catalog) -> Interactions:
         """The log in rows of a catalogue, without items that are not in it. What waits is not in it: see `merged`."""
@@ -237,8 +232,10 @@ class Archive:
         early = theirs.items if theirs.timestamps is None else theirs.items[theirs.timestamps <= (self.until or 0.0)]
         at_fit = self.at_fit - np.bincount(early, minlength=len(self.ids))
         waiting = self.waiting.filter(~pl.col("user_id").is_in(users.implode()))
-        return replace(self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0), forgot=True,
-                       forgets=(*self.forgets, uuid.uuid4().hex))  # fmt: skip
+        return replace(
+            self, log=self.log.take(left), waiting=waiting, at_fit=at_fit.clip(min=0), batches=(),
+            forgets=(*self.forgets, uuid.uuid4().hex), spent=(*self.spent, *self.batches),
+        )  # fmt: skip
 
     def without_items(self, items: Iterable[ItemId]) -> "Archive":
         """As if nobody had touched these items, once it is settled: should they come back, they are new."""
@@ -254,13 +251,17 @@ class Archive:
         waiting = self.waiting.filter(~pl.col("item_id").is_in(gone))
         return replace(self, ids=ids, at_fit=at_fit, waiting=waiting, taken=())
 
-    def saved(self) -> "Archive":
-        """As it lies on disk after a save: hashes of what users did who are forgotten are gone, too."""
-        return replace(self.settled(), forgot=False, batches=() if self.forgot else self.batches)
+    def has_read(self, mark: str) -> bool:
+        """True where a batch of this hash was observed."""
+        return mark in self.batches or mark in self.spent
 
     def knows(self, about: Mapping[str, Any]) -> bool:
         """True where it has all that was observed and forgotten by the archive of which `about` tells."""
-        return set(about["batches"]) <= set(self.batches) and set(about["forgets"]) <= set(self.forgets)
+        return all(map(self.has_read, about["batches"])) and set(about["forgets"]) <= set(self.forgets)
+
+    def is_news_to(self, about: Mapping[str, Any]) -> bool:
+        """True where users were forgotten of whom the archive of which `about` tells has not heard."""
+        return not set(self.forgets) <= set(about["forgets"])
 
     # ---- on disk
 

@@ -5,7 +5,7 @@ has. It is asked by the operator that compiled models call. Whether that is ther
 once, by a product whose result is known; otherwise torch does what it does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,7 +30,7 @@ def beside(rows: Float[Tensor, "rows width"], parts: Sequence[Tensor]) -> Float[
         parts: the other side, in parts of its width.
     """
     if not _by_onednn(rows):
-        return _plain(rows, parts)
+        return _summed(rows, parts, _plain)
     if torch.is_grad_enabled() and (rows.requires_grad or any(part.requires_grad for part in parts)):
         found: Tensor = _Beside.apply(rows, *parts)  # type: ignore[no-untyped-call]
         return found
@@ -57,9 +57,15 @@ class _Beside(torch.autograd.Function):
 
 
 def _forward(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    return _summed(rows, parts, _one)
+
+
+def _summed(
+    rows: Tensor, parts: Sequence[Tensor], multiply: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+) -> Tensor:
     total: Tensor | None = None
     for piece, part in zip(torch.split(rows, [part.shape[1] for part in parts], dim=1), parts, strict=True):
-        total = _one(piece, part) if total is None else _one(piece, part, total)
+        total = multiply(piece, part, total)
     assert total is not None
     return total
 
@@ -74,12 +80,8 @@ def _one(rows: Tensor, others: Tensor, plus: Tensor | None = None) -> Tensor:
     return found
 
 
-def _plain(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    total: Tensor | None = None
-    for piece, part in zip(torch.split(rows, [part.shape[1] for part in parts], dim=1), parts, strict=True):
-        total = piece @ part.T if total is None else total.addmm_(piece, part.T)
-    assert total is not None
-    return total
+def _plain(rows: Tensor, others: Tensor, plus: Tensor | None = None) -> Tensor:
+    return rows @ others.T if plus is None else plus.addmm_(rows, others.T)
 
 
 def _by_onednn(rows: Tensor) -> bool:
