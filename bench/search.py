@@ -12,7 +12,8 @@ import torch
 from clock import head_of, machine, medians_ms, random_space
 
 from mecold.data.histories import Histories
-from mecold.space.index import ExactIndex, FaissIndex, Hidden
+from mecold.space.approximate import FaissIndex
+from mecold.space.index import ExactIndex, Hidden
 
 K, SHOTS = 10, 10
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mecold.data.archive import Archive
 from mecold.encode.encoder import Encoder
+from mecold.errors import ModelFileError
 from mecold.model import Model
 from mecold.renewing import survey_of, updated
 from mecold.sealed import bytes_of, folder_of
@@ -23,6 +24,8 @@ K = TypeVar("K", bound="Keeping")
 class Keeping(Stock):
     """Saved, loaded, copied."""
 
+    _mapped = False  # True where its items are on disk
+
     def save(self, folder: str | Path, *, log: bool = True) -> None:
         """Write the model to a folder: no pickle, checksummed, written beside the target and then renamed.
 
@@ -35,8 +38,14 @@ class Keeping(Stock):
                 everything that belongs to one user.
 
         Raises:
-            ModelFileError: if the folder holds something else, or a model that has read more than this one, or cannot be written.
+            ModelFileError: if the folder holds something else, or a model that has read more than this one, or cannot be written;
+                or if this model was loaded with `mapped=True`.
         """
+        if self._mapped:
+            raise ModelFileError(
+                "This model was loaded with mapped=True, to serve: it has no log, and its items were not verified. Load it "
+                "without, and save that; other processes can load the same folder."
+            )
         with self._lock:
             (model, shelf), archive = self._ready(), self._archive
         settings = {"config": asdict(self.config), "template": asdict(self.template), "index": self._kind}
@@ -50,6 +59,7 @@ class Keeping(Stock):
         encoder: Encoder | None = None,
         device: str = "auto",
         progress: bool = False,
+        mapped: bool = False,
     ) -> K:
         """Read a model that `save` wrote.
 
@@ -58,17 +68,22 @@ class Keeping(Stock):
             encoder: needed to add or update items, and for attributes that are texts; must be the one the model was fitted with.
             device: where scoring runs.
             progress: show progress bars.
+            mapped: to serve a large catalogue: what there is of each item stays on disk, is read when it is used, and lies in
+                memory once for all processes that map the same folder. It is not verified then, and the log is not read:
+                `observe`, `refresh`, `forget_user` and `save` are for a model that was loaded whole. Changes of the catalogue
+                work, in memory.
 
         Raises:
             ModelFileError: if the folder is missing, damaged, changed or of a newer format.
             EncoderError: if `encoder` is not the one the model was fitted with.
         """
-        content = load_model(path(folder, "folder"))
+        content = load_model(path(folder, "folder"), mapped=flag(mapped, "mapped"))
         made = cls(
             encoder, config=content.config, template=content.template, index=content.kind, device=device,
             progress=progress,
         )  # fmt: skip
         made._place(content)
+        made._mapped = mapped
         if encoder is not None:
             made._check_encoder(*made._ready())
         return made

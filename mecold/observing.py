@@ -173,8 +173,8 @@ class Observing(Keeping):
         self._ready()
         if self._archive is None:
             raise InvalidDataError(
-                "This model has no log to go on with: it was saved without one, or made for a shop that had none. Fit a model, "
-                "and save it with its log."
+                "This model has no log to go on with: it was saved without one, loaded with mapped=True, or made for a shop that "
+                "had none. Load it whole; or fit a model, and save it with its log."
             )
         return self._archive.settled()
 

@@ -1,9 +1,9 @@
-"""One thing, one folder: JSON, safetensors and parquet, no pickle; read once, switched at once.
+"""One thing, one folder: JSON, safetensors, npy and parquet, no pickle; read once, switched at once.
 
 `config.json` holds what the folder is, the version of its format, every setting, and the sha256 of every other file.
 `read_sealed` reads each file once into memory and verifies what it read, so that what is built is what was verified, whoever
-saves meanwhile. Nothing in such a folder is ever executed. The sums protect from accidents, not from people: who can write
-the folder can write them anew.
+saves meanwhile; files that are opened where they lie are not verified. Nothing in such a folder is ever executed. The sums
+protect from accidents, not from people: who can write the folder can write them anew.
 """
 
 import hashlib
@@ -15,14 +15,16 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from mecold.errors import MecoldError, ModelFileError, few, foreign, told
@@ -32,6 +34,7 @@ from mecold.swap import age_of, claimed, clear, leftovers_of, stays, switch, syn
 from mecold.version import __version__
 
 _CONFIG = "config.json"
+_ARRAY = ".npy"
 _PLACE = re.compile(r"files-[0-9a-f]{8}")
 _ATTEMPTS = 200  # of reading a folder that others save meanwhile
 _PAUSE = 0.005  # seconds between two
@@ -47,12 +50,14 @@ class Sealed:
         config: what `config.json` says.
         files: the content of every other file; who asks for one takes it out, so that no file lies in memory twice.
         entries: what was added since it was saved, by name, the oldest first (see `journal`).
+        opened: what was opened where it lies: it is read when it is used, and was not verified.
     """
 
     folder: Path
     config: Mapping[str, Any]
     files: dict[str, bytes]
     entries: Mapping[str, bytes] = field(default_factory=dict)
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.config["sha256"]
@@ -63,6 +68,12 @@ class Sealed:
         """
         found = safetensors.torch.load(self.files.pop(name))
         return {key: value.clone() for key, value in found.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of an npy file: in memory of torch's own, or mapped."""
+        if name in self.opened:
+            return torch.from_numpy(self.opened[name])
+        return torch.from_numpy(np.load(io.BytesIO(self.files.pop(name)), allow_pickle=False)).clone()
 
     def table(self, name: str) -> pl.DataFrame:
         """The table of a parquet file."""
@@ -186,8 +197,23 @@ def _is_one(folder: Path, kind: str) -> bool:
         return not names
 
 
-def read_sealed(folder: Path, kind: str, form: int) -> Sealed:
+def read_sealed(
+    folder: Path,
+    kind: str,
+    form: int,
+    *,
+    openers: Mapping[str, Callable[[Path], Any]] | None = None,
+    without: Collection[str] = (),
+) -> Sealed:
     """What a folder holds, every file of it verified. A folder that is saved meanwhile is read anew, until it is one whole.
+
+    Args:
+        folder: the folder.
+        kind: what it is, such as `"model"`.
+        form: version of its format.
+        openers: suffix -> what opens such files where they lie; they are neither read nor verified. What maps a file keeps it,
+            whoever saves later.
+        without: files that are not looked at.
 
     Raises:
         ModelFileError: naming what is missing, damaged, changed, of another kind, or newer than this version of mecold.
@@ -196,7 +222,7 @@ def read_sealed(folder: Path, kind: str, form: int) -> Sealed:
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
         try:
-            found = _read(folder, kind, form)
+            found = _read(folder, kind, form, openers or {}, without)
             if _identity(folder) == before:  # its files and its entries are of one save
                 return found
         except ModelFileError:
@@ -246,14 +272,22 @@ def read_config(folder: Path, kind: str, form: int) -> dict[str, Any]:
     return config
 
 
-def _read(folder: Path, kind: str, form: int) -> Sealed:
+def _read(
+    folder: Path, kind: str, form: int, openers: Mapping[str, Callable[[Path], Any]], without: Collection[str] = ()
+) -> Sealed:
     config = read_config(folder, kind, form)
     stated, place = config.pop("self", None), config.get("place")
     bad = [] if stated == _hash_of(config) else [_CONFIG]
     files: dict[str, bytes] = {}
+    opened: dict[str, Any] = {}
     for name, expected in config["sha256"].items():
+        if name in without:
+            continue
         file = folder / (place or "") / Path(name).name
         try:
+            if file.suffix in openers and file.is_file():
+                opened[name] = openers[file.suffix](file)
+                continue
             files[name] = file.read_bytes() if file.is_file() else b""
         except OSError as error:
             bad.append(f"{file.name} (cannot be read, {told(error)})")
@@ -267,14 +301,31 @@ def _read(folder: Path, kind: str, form: int) -> Sealed:
         )
     with foreign(ModelFileError, f"The journal in '{folder}' cannot be read", "Restore it, or save again."):
         entries = {name: (folder / JOURNAL / name).read_bytes() for name in names_of(folder)}
-    return Sealed(folder, config, files, entries)
+    return Sealed(folder, config, files, entries, opened)
+
+
+def map_array(file: Path) -> np.ndarray:
+    """An array on disk, in pages that are read when they are used; nothing that is written to it gets there.
+
+    Raises:
+        ModelFileError: if it is cut, or no array.
+    """
+    with foreign(ModelFileError, f"'{file}' is damaged", "Restore it, or fit and save again."):
+        found: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
+        return found
+
+
+def write_arrays(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write each tensor to an npy file of its own, whose numbers lie as torch aligns them: they can be mapped."""
+    for name, value in tensors.items():
+        np.save(folder / f"{name}{_ARRAY}", value.detach().cpu().contiguous().numpy(), allow_pickle=False)
 
 
 def _kept(folder: Path, kind: str, form: int) -> str:
     """Where the newest whole one lies that an interrupted save left, in words."""
     for one in leftovers_of(folder.absolute()):
         try:
-            _read(one, kind, form)
+            _read(one, kind, form, {})
         except MecoldError:
             continue
         return f" A save was interrupted: the previous one lies in '{one}'; rename it."

@@ -29,6 +29,7 @@ from mecold.types import ItemId, UserState
 
 _ROWS_AT_ONCE = 1 << 16  # padded history rows per chunk
 _USERS_AT_ONCE = 2048
+_MANY = 0.25  # of a catalogue
 
 
 def check_state(user: object, model: Model, dim: int) -> None:
@@ -183,6 +184,10 @@ def finder(shelf: Shelf, user: UserVectors, hidden: np.ndarray, among: Sequence[
     if among is None:
         return lambda _, depth: shelf.index.search(shelf.space, shelf.out, user, depth, Hidden.of([hidden]))
     wanted = shelf.catalog.rows(among, "the items in `among`")
+    if len(wanted) > _MANY * len(shelf.catalog):  # so many that it is better to search in all
+        out = torch.ones_like(shelf.out)
+        out[wanted] = shelf.out[wanted]
+        return lambda _, depth: shelf.index.search(shelf.space, out, user, depth, Hidden.of([hidden]))
     allowed = np.setdiff1d(np.unique(wanted), hidden)
     return lambda _, depth: shelf.search_among(allowed, user, depth)
 

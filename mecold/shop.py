@@ -88,7 +88,12 @@ class Shop:
 
 
 def make_shop(
-    n_items: int = 2000, n_users: int = 3000, *, rng: int | np.random.Generator | None = 0, structure: bool = True
+    n_items: int = 2000,
+    n_users: int = 3000,
+    *,
+    rng: int | np.random.Generator | None = 0,
+    structure: bool = True,
+    longer: float = 1.0,
 ) -> Shop:
     """Generate a shop.
 
@@ -97,6 +102,7 @@ def make_shop(
         n_users: number of users.
         rng: seed or generator.
         structure: False makes a world without tastes, types or order: everybody buys by popularity alone.
+        longer: times the usual length of a history, eleven items in the median; no history is longer than 60.
     """
     rng = np.random.default_rng(rng)
     kinds = [(category, kind) for category, names in CATALOGUE.items() for kind in names]
@@ -113,7 +119,7 @@ def make_shop(
         taste=rng.dirichlet(np.full(len(kinds), 0.06), size=n_users),
         favourite=rng.integers(len(STYLES), size=n_users),
     )
-    lengths = np.clip(rng.lognormal(2.4, 0.6, n_users).astype(int), 1, min(60, n_items // 4))
+    lengths = np.clip((longer * rng.lognormal(2.4, 0.6, n_users)).astype(int), 1, min(60, n_items // 4))
     by_style = [_within_type(shop, style) for style in range(len(STYLES))]
     members = [np.flatnonzero(item_type == kind) for kind in range(len(kinds))]
     flat = strength / strength.sum()

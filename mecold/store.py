@@ -25,18 +25,20 @@ from mecold.heads.ratings import RatingHead
 from mecold.journal import add, held, mark_in, names_of
 from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.model import Model, Ratings
-from mecold.sealed import Sealed, plain, read_config, read_sealed, write_sealed
+from mecold.sealed import Sealed, map_array, plain, read_config, read_sealed, write_arrays, write_sealed
+from mecold.space.approximate import FaissIndex, opened
 from mecold.space.basis import Basis
 from mecold.space.channel import Channel, Traits
 from mecold.space.clock import Clock
-from mecold.space.index import ExactIndex, FaissIndex, ItemIndex
+from mecold.space.index import ExactIndex, ItemIndex
 from mecold.space.lists import Lists
 from mecold.space.settings import FactorConfig
 from mecold.space.shelf import Shelf
 from mecold.space.space import ItemSpace
 
 KIND = "model"
-FORMAT = 9
+FORMAT = 10
+_SOME = 100  # items that are looked at where the others are on disk
 _LOG = ("log", "log_users", "log_items", "log_waiting")
 
 
@@ -58,7 +60,9 @@ class Content:
     def place(self, device: torch.device) -> tuple[Model, Shelf]:
         """Model and shelf on a device."""
         model = self.model.to(device)
-        return model, Shelf.of(self.catalog, self.space.to(device), self.kind, self.index, self.hidden.to(device))
+        # on a GPU the exact search is the fast one
+        index = ExactIndex() if self.kind == "auto" and device.type != "cpu" else self.index
+        return model, Shelf.of(self.catalog, self.space.to(device), self.kind, index, self.hidden.to(device))
 
 
 def save_model(
@@ -178,11 +182,13 @@ def _put(
     }
     for name, channel in space.channels.items():
         items[f"{name}.item"] = channel.item
+        if channel.norm is not None:
+            items[f"{name}.norm"] = channel.norm
         if channel.support is not None and not channel.shared:
             items[f"{name}.support"] = channel.support
         if channel.clock is not None:
             items[f"{name}.centres"] = channel.clock.centres
-    save_file(plain(items), folder / "items.safetensors")
+    write_arrays(folder, {f"items.{name}": value for name, value in items.items()})
     pl.DataFrame({"item_id": shelf.catalog.ids, "text": shelf.catalog.texts}).write_parquet(folder / "items.parquet")
     for name, table in ({} if archive is None else archive.tables()).items():
         table.write_parquet(folder / f"{name}.parquet")
@@ -219,19 +225,25 @@ def _put(
     }
 
 
-def load_model(folder: Path) -> Content:
+def load_model(folder: Path, *, mapped: bool = False) -> Content:
     """Read and verify a model.
+
+    Args:
+        folder: the model's.
+        mapped: leave what there is of each item on disk, see `read_sealed`; the log is not read.
 
     Raises:
         ModelFileError: naming what is missing, damaged, changed, or newer than this version of mecold.
     """
-    content: Content = read_sealed(folder, KIND, FORMAT).built(_content)
+    left = [f"{name}.parquet" for name in _LOG] if mapped else []
+    openers = {".npy": map_array, ".faiss": opened} if mapped else None
+    content: Content = read_sealed(folder, KIND, FORMAT, openers=openers, without=left).built(_content)
     return content
 
 
 def _content(sealed: Sealed) -> Content:
-    config = sealed.config
-    weights, items = (sealed.tensors(f"{name}.safetensors") for name in ("weights", "items"))
+    config, mapped = sealed.config, bool(sealed.opened)
+    weights = sealed.tensors("weights.safetensors")
     settings = config["config"]
     meta = MetaConfig(
         factors=FactorConfig(**settings["factors"]),
@@ -252,28 +264,38 @@ def _content(sealed: Sealed) -> Content:
     known = Attributes(tuple(_attribute(one, weights) for one in config["attributes"]))
     record = sealed.text("fit_log.jsonl")
     model = Model(basis, head, config["encoder"], config["axes"], record, events, known, _ratings(sealed))
-    channels = {name: _channel(name, one, items) for name, one in about.items()}
-    space = ItemSpace(channels, Lists(items["lists.rows"], items["lists.values"]), items["counts"], items["new"])
-    table, hidden = sealed.table("items.parquet"), items["hidden"]
+    channels = {name: _channel(name, one, sealed) for name, one in about.items()}
+    rows, values, counts, new, hidden = (
+        sealed.tensor(f"items.{name}.npy") for name in ("lists.rows", "lists.values", "counts", "new", "hidden")
+    )
+    space, table = ItemSpace(channels, Lists(rows, values), counts, new), sealed.table("items.parquet")
     columns = config["template"]["fields"]
     template = TextTemplate(**{**config["template"], "fields": None if columns is None else tuple(columns)})
     kind = config["index"]
     index: ItemIndex = ExactIndex()
     if "index.faiss" in sealed:
-        index = FaissIndex.read(kind, sealed.files.pop("index.faiss"), len(space), space.dim)
+        found = sealed.opened["index.faiss"] if mapped else opened(sealed.files.pop("index.faiss"))
+        index = FaissIndex.checked(kind, found, len(space), space.dim)
     catalog = Catalog.of(table["item_id"], table["text"].to_list())
     archive = None
-    if config["archive"] is not None:
+    if config["archive"] is not None and not mapped:
         archive = Archive.read({name: sealed.table(f"{name}.parquet") for name in _LOG}, config["archive"], events)
         archive = replayed(archive, sealed, catalog)
-    _check(model, catalog, space, hidden)
+    _check(model, catalog, space, hidden, whole=not mapped)
     journal = archive is not None and bool(sealed.entries)
     return Content(model, catalog, space, index, hidden, meta, template, kind, archive, journal)
 
 
 @torch.inference_mode()
-def _check(model: Model, catalog: Catalog, space: ItemSpace, hidden: Tensor) -> None:
+def _check(model: Model, catalog: Catalog, space: ItemSpace, hidden: Tensor, *, whole: bool) -> None:
     """Refuse files that are whole and do not fit together: shapes, rows and numbers, and that a user can be served.
+
+    Args:
+        model: basis, head, and more.
+        catalog: the items.
+        space: what is known of each.
+        hidden: True for hidden ones.
+        whole: look at every number; False: at those of the first items alone, the others are on disk.
 
     Raises:
         ValueError: saying what does not fit.
@@ -286,24 +308,25 @@ def _check(model: Model, catalog: Catalog, space: ItemSpace, hidden: Tensor) -> 
     }
     sizes |= {"counts": len(space.counts), "new": len(space.new)}
     for name, channel in space.channels.items():
-        sides = {"item": channel.item, "support": channel.support}
+        sides = {"item": channel.item, "support": channel.support, "norm": channel.norm}
         sizes |= {f"{name}.{side}": len(value) for side, value in sides.items() if value is not None}
-        if bad := [
-            side for side, value in sides.items() if value is not None and not bool(torch.isfinite(value).all())
-        ]:
+        looked_at = {side: value if whole else value[:_SOME] for side, value in sides.items() if value is not None}
+        if bad := [side for side, value in looked_at.items() if not bool(torch.isfinite(value).all())]:
             raise ValueError(f"{name}.{bad[0]} holds numbers that are not finite")
     if space.text_of(torch.zeros(1, dtype=torch.long)).shape[1] != model.basis.project.shape[1]:
         raise ValueError("vectors of texts are of another width than the basis makes them")
     if odd := {name: size for name, size in sizes.items() if size != len(space)}:
         raise ValueError(f"{len(space):,} vectors, but {odd}")
-    rows, trust = space.lists.rows, space.lists.values
+    rows, trust = (part if whole else part[:_SOME] for part in (space.lists.rows, space.lists.values))
     if rows.numel() and not (
         int(rows.min()) >= 0 and int(rows.max()) < len(space) and bool(torch.isfinite(trust).all())
     ):
         raise ValueError("neighbour lists name rows that there are not")
     one = Histories.padded(np.zeros(1, np.int64), np.ones(1, np.int64))
-    scores = space.scores(model.head.adapt(space, one, model.coefficients))
-    if scores.shape != (1, len(space)) or not bool(torch.isfinite(scores).all()):
+    user = model.head.adapt(space, one, model.coefficients)
+    size = len(space) if whole else min(_SOME, len(space))
+    scores = space.scores(user) if whole else space.scores_among(torch.arange(size), user)
+    if scores.shape != (1, size) or not bool(torch.isfinite(scores).all()):
         raise ValueError("a user of the first item has no finite scores")
 
 
@@ -320,9 +343,14 @@ def _attribute(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Attri
     return Attribute(name, about["kind"], edges, tuple(about["names"]), weights[f"attributes.{name}"].numpy())
 
 
-def _channel(name: str, about: Mapping[str, Any], items: Mapping[str, Tensor]) -> Channel:
-    item = items[f"{name}.item"]
-    support = item if about["shared"] else items.get(f"{name}.support")
-    persistence = about["persistence"]
-    clock = None if persistence is None else Clock(items[f"{name}.centres"], persistence)
-    return Channel.of(name, Traits(**about["traits"]), support, item, clock)
+def _channel(name: str, about: Mapping[str, Any], sealed: Sealed) -> Channel:
+    def part(which: str) -> Tensor | None:
+        file = f"items.{name}.{which}.npy"
+        return sealed.tensor(file) if file in sealed else None
+
+    item, persistence, centres = part("item"), about["persistence"], part("centres")
+    if item is None or (persistence is None) != (centres is None):
+        raise ValueError(f"{name} has no item side, or half of a clock")
+    support = item if about["shared"] else part("support")
+    clock = None if centres is None else Clock(centres, persistence)
+    return Channel(name, Traits(**about["traits"]), support, item, part("norm"), clock)

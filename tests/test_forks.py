@@ -79,6 +79,15 @@ print(json.dumps([json.loads(one) for one in answers]))
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("parent", ["loaded", "warmed", "lazily"])
 def test_forked_workers_serve_whatever_their_parent_did(fitted, tmp_path, threads, parent):
+    check_children(fitted, tmp_path, threads, parent)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_forked_workers_search_through_faiss(shop, fit, tmp_path, threads):
+    check_children(fit(shop.interactions, shop.items, index="IVF4,SQ8"), tmp_path, threads, "warmed")
+
+
+def check_children(fitted, tmp_path, threads, parent):
     fitted.save(tmp_path / "m")
     script = SERVE.format(
         root=str(ROOT), folder=str(tmp_path / "m"), threads=threads, warmed=parent == "warmed", lazily=parent == "lazily",

@@ -21,7 +21,7 @@ from mecold.math.sparse import Cross, Sparse
 from mecold.meta.calibrate import Candidates, Point, calibrate, candidates_of, fitted
 from mecold.meta.crossfit import cross_fit
 from mecold.meta.episodes import Episodes, cut
-from mecold.meta.train import Lessons, episode_loss, hide_support
+from mecold.meta.train import Lessons, episode_loss, hide_support, own_drawn
 from mecold.shop import make_shop
 from mecold.space.basis import Basis
 from mecold.space.channels import MAKERS
@@ -631,9 +631,39 @@ def test_a_fold_counts_as_if_it_had_all_users(shop):
     catalog = Catalog.read(shop.items)
     log = Interactions.read(shop.interactions, catalog)
     vectors = torch.zeros(len(catalog), 4)
-    views = cross_fit(log, np.ones(len(log.items), bool), vectors, SMALL, np.random.default_rng(0))
+    views = cross_fit(log, np.ones(len(log.items), bool), log.lengths > 1, vectors, SMALL, np.random.default_rng(0))
     whole = views.whole()
     for view in views.folds:
         assert float(view.counts.sum()) == pytest.approx(float(whole.counts.sum()), rel=1e-4)
         assert ((view.counts == 0) >= (whole.counts == 0)).all()
         assert view.channels["text"].item is whole.channels["text"].item  # texts lie in memory once
+
+
+def test_of_many_users_one_fold_is_learned_from_and_all_others_are_in_its_view(shop, fit):
+    catalog = Catalog.read(shop.items)
+    log = Interactions.read(shop.interactions, catalog)
+    few = replace(SMALL, training=replace(SMALL.training, fold_users=100))
+    eligible = log.lengths > 1
+    views = cross_fit(
+        log, np.ones(len(log.items), bool), eligible, torch.zeros(len(catalog), 4), few, np.random.default_rng(0)
+    )
+    pupils = views.fold_of == 0
+    assert len(views.folds) == 1 and pupils.sum() == 100 and (views.fold_of[~pupils] == -1).all()
+    assert eligible[pupils].all()
+    seen = log.where(~pupils[log.owners])
+    counted = np.bincount(seen.items, minlength=len(catalog))
+    found = views.folds[0].counts.numpy()
+    assert np.allclose(found / found.sum(), counted / counted.sum(), atol=1e-6)
+    marks = fit(shop.interactions, shop.items, few).info()
+    assert marks["items"] == len(catalog)
+
+
+@given(
+    hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 9)),
+    hnp.arrays(np.int64, (3, 4), elements=st.integers(-1, 9)),
+)
+def test_what_was_drawn_of_a_users_own_items_is_found_as_often_as_it_was_drawn(drawn, own):
+    if not len(drawn):
+        return
+    found = own_drawn(torch.from_numpy(drawn), torch.from_numpy(own))
+    assert np.array_equal(found.numpy(), (drawn[None, None] == own[:, :, None]).any(1))

@@ -4,12 +4,14 @@ import json
 import pickle
 import shutil
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from mecold import EncoderError, ModelFileError, PrecomputedEncoder, Recommender
+from mecold import EncoderError, InvalidDataError, ModelFileError, PrecomputedEncoder, Recommender
+from mecold.space import approximate
 from mecold.types import Recommendation
 from tests.conftest import ON_CPU, assert_same
 
@@ -33,7 +35,8 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
     loaded.save(folder.with_name("again"))
     for file in (
         "weights.safetensors",
-        "items.safetensors",
+        "items.text.item.npy",
+        "items.lists.rows.npy",
         "items.parquet",
         "log.parquet",
         "log_users.parquet",
@@ -43,21 +46,32 @@ def test_a_model_comes_back_bit_for_bit(fitted, folder, encoder, shop):
 
 
 def test_a_folder_holds_no_pickle_and_a_log_lies_next_to_the_model(folder):
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "fit_log.jsonl", "items.parquet", "items.safetensors", "log.parquet",
+    names = sorted(path.name for path in folder.iterdir())
+    assert [name for name in names if not name.endswith(".npy")] == [
+        "config.json", "fit_log.jsonl", "items.parquet", "log.parquet",
         "log_items.parquet", "log_users.parquet", "log_waiting.parquet", "weights.safetensors",
     ]  # fmt: skip
+    assert "items.symmetric.support.npy" in names
+    for name in names:
+        if name.endswith(".npy"):
+            assert np.load(folder / name, allow_pickle=False).dtype != object
     steps = [json.loads(line) for line in (folder / "fit_log.jsonl").read_text().splitlines()]
     assert steps[1]["loss"] > 0
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "IVF4,Flat"])
-def test_a_faiss_index_is_saved_with_the_model(shop, fit, encoder, tmp_path, kind):
-    recommender = fit(shop.interactions, shop.items, index=kind)
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kind", ["auto", "hnsw", "IVF4,Flat"])
+def test_a_faiss_index_is_saved_with_the_model(shop, fit, encoder, tmp_path, monkeypatch, kind, mapped):
+    monkeypatch.setattr(approximate, "CROSSOVER", 100)
+    recommender = fit(shop.interactions, shop.items, index=kind, device="cpu")
     recommender.save(tmp_path / "m")
-    loaded = Recommender.load(tmp_path / "m", encoder=encoder)
+    assert (tmp_path / "m" / "index.faiss").stat().st_size > 0
+    loaded = Recommender.load(tmp_path / "m", encoder=encoder, device="cpu", mapped=mapped)
     user = recommender.adapt_user(["p1"])
     assert loaded.recommend(user) == recommender.recommend(user)
+    assert loaded.recommend(user, among=[f"p{n}" for n in range(20, 290)]) == recommender.recommend(
+        user, among=[f"p{n}" for n in range(20, 290)]
+    )
     assert loaded.info()["index"] == kind
     loaded.add_items(pl.DataFrame({"item_id": ["new"], "title": ["one"]}))
     assert "new" in {one.item for one in loaded.recommend(user, k=301)}
@@ -72,7 +86,7 @@ def test_integer_ids_stay_integers(shop, fit, tmp_path):
     assert all(type(one.item) is int and isinstance(one, Recommendation) for one in found)
 
 
-@pytest.mark.parametrize("file", ["config.json", "weights.safetensors", "items.safetensors", "items.parquet"])
+@pytest.mark.parametrize("file", ["config.json", "weights.safetensors", "items.symmetric.item.npy", "items.parquet"])
 def test_a_truncated_changed_or_missing_file_is_named(folder, file):
     whole = (folder / file).read_bytes()
     changed = bytearray(whole)
@@ -89,7 +103,7 @@ def test_a_truncated_changed_or_missing_file_is_named(folder, file):
 def test_a_newer_format_and_a_folder_without_a_model_are_explained(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format": 99, "mecold": "9.9"}))
-    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 9"):
+    with pytest.raises(ModelFileError, match=r"format 99, written by mecold 9\.9.*reads format 10"):
         Recommender.load(folder)
     with pytest.raises(ModelFileError, match="no mecold model"):
         Recommender.load(tmp_path / "nothing")
@@ -198,3 +212,38 @@ def test_a_recommender_can_be_pickled_and_copied_and_both_live_on(own):
         assert_same(copy.recommend(user, k=5), own.recommend(user, k=5))
         copy.add_items(pl.DataFrame({"item_id": ["zz"], "title": ["one"]}))
         assert "zz" in copy and "zz" not in own
+
+
+def test_a_mapped_model_answers_as_the_whole_one_whoever_saves_meanwhile(fitted, folder, encoder, shop):
+    mapped = Recommender.load(folder, encoder=encoder, device="cpu", mapped=True)
+    whole = Recommender.load(folder, encoder=encoder, device="cpu")
+    assert {**mapped.info(), "log": None} == {**whole.info(), "log": None}
+    assert mapped.info()["log"] is None
+    if Path("/proc/self/maps").is_file():
+        assert f"{folder}/items.symmetric.support.npy" in Path("/proc/self/maps").read_text()
+    other = fitted.adapt_user(["p7"])
+    Recommender.load(folder, encoder=encoder).save(folder)  # the files that are mapped lose their names
+    assert mapped.recommend_batch(shop.interactions, k=5).equals(whole.recommend_batch(shop.interactions, k=5))
+    for one in (mapped, whole):
+        one.add_items(pl.DataFrame({"item_id": ["new"], "title": ["Arbor Plain Gel Pen, Black"]}))
+        one.remove_items(["p3"])
+    assert mapped.recommend(mapped.adapt_user(["p7"]), k=301) == whole.recommend(whole.adapt_user(["p7"]), k=301)
+    assert mapped.adapt_user(["p7"]) == whole.adapt_user(["p7"])
+    assert mapped.adapt_user(["p7"]).seen == other.seen
+
+
+def test_a_mapped_model_is_for_serving_and_says_so(folder, tmp_path, shop):
+    mapped = Recommender.load(folder, mapped=True)
+    with pytest.raises(ModelFileError, match="mapped=True"):
+        mapped.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(InvalidDataError, match="mapped=True"):
+        mapped.observe(shop.interactions.head(3))
+
+
+@pytest.mark.parametrize("length", [0, 60, -100])
+def test_a_mapped_file_that_is_cut_is_named(folder, length):
+    path = folder / "items.directed.item.npy"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ModelFileError, match=r"items\.directed\.item\.npy"):
+        Recommender.load(folder, mapped=True)

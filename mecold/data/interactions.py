@@ -213,7 +213,7 @@ class Interactions:
     def histories(
         self,
         labels: Float32[np.ndarray, " rows"],
-        users: slice = slice(None),
+        users: slice | Int64[np.ndarray, " some"] = slice(None),
         first: int | None = None,
         rated: bool = False,
     ) -> Histories:

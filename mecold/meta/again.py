@@ -53,7 +53,7 @@ def learn_again(
     Args:
         head: calibrated.
         spaces: the item space of each fold.
-        fold_of: fold of each user.
+        fold_of: fold of each user; -1 where none may be asked.
         log: all that users did.
         query: how many of the next rows are predicted.
         last: histories are in the order in which items came last, as with kinds of events; else first.
@@ -64,7 +64,7 @@ def learn_again(
         The numbers, and which share of what came next had come before.
     """
     sizes = np.diff(log.offsets)
-    chosen = rng.permutation(np.flatnonzero(sizes >= LEAST_ROWS))[:limit]
+    chosen = rng.permutation(np.flatnonzero((sizes >= LEAST_ROWS) & (fold_of >= 0)))[:limit]
     if len(chosen) < LEAST_USERS:
         return head.gains.again, {}
     cuts = rng.integers(1, sizes[chosen] - 1, endpoint=True)

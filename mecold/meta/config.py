@@ -15,6 +15,8 @@ class TrainConfig:
 
     Args:
         folds: users are split into this many folds; each is meta-trained with factors that never saw it.
+        fold_users: most users of a fold. Where folds would be larger, there is one, of so many users drawn by chance: they are
+            enough to learn from, and factors without them are nearly those of all users.
         held_out: share of the users that steers early stopping and is not trained on.
         max_shots: supports are drawn with 0 to this many items.
         query: how many following items the outer loss is measured on.
@@ -35,6 +37,7 @@ class TrainConfig:
     """
 
     folds: int = 3
+    fold_users: int = 50_000
     held_out: float = 0.1
     max_shots: int = KNOTS[-1]
     query: int = 10
@@ -52,7 +55,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("folds", 2, 100), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]), ("query", 1, 1000),
+            ("folds", 2, 100), ("fold_users", 1, 1 << 40), ("held_out", 0.0, 0.5), ("max_shots", 1, KNOTS[-1]),
+            ("query", 1, 1000),
             ("epochs", 0, 100_000), ("patience", 1, 100_000), ("batch_users", 1, 1 << 20), ("epoch_users", 1, 1 << 40),
             ("focus", 0.0, 1.0), ("negatives", 1, 1 << 24),
             ("new_item_cost", 0.0, 1.0), ("new_item_share", 0.0, 1.0),

@@ -1,15 +1,18 @@
-"""Cross-fitting: item spaces whose factors and counts never saw the users that are scored with them."""
+"""Cross-fitting: item spaces whose factors and counts never saw the users that are scored with them.
+
+Of a log with very many users one fold is enough: it costs one space in place of several, which holds nearly all users.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mecold.data.interactions import Interactions
-from mecold.meta.config import MetaConfig
+from mecold.meta.config import MetaConfig, TrainConfig
 from mecold.space.basis import Basis
 from mecold.space.making import Sides
 from mecold.space.space import ItemSpace
@@ -22,7 +25,7 @@ class Views:
 
     Args:
         folds: spaces fitted on all users but those of the fold.
-        fold_of: fold of each user of the log.
+        fold_of: fold of each user of the log; -1 for users who are in every view, and not learned from.
         basis: scales, fitted on all users.
         survey: what all views were made of.
         whole: makes the view of all users; once.
@@ -38,6 +41,7 @@ class Views:
 def cross_fit(
     log: Interactions,
     liked: np.ndarray,
+    eligible: Bool[np.ndarray, " users"],
     vectors: Float[Tensor, "items text_dim"],
     config: MetaConfig,
     rng: np.random.Generator,
@@ -49,6 +53,7 @@ def cross_fit(
     Args:
         log: histories.
         liked: True where an interaction is a liking; only those enter factors and counts.
+        eligible: True for users that can be learned from.
         vectors: text vectors, on the device where the work is done.
         config: settings.
         rng: draws the folds and the start of the low-rank iteration.
@@ -57,7 +62,7 @@ def cross_fit(
     """
     # they do not hang on how many users there are: more of a log is surveyed from the same start
     draws = torch.Generator().manual_seed(int(rng.spawn(1)[0].integers(2**62)))
-    fold_of = rng.permutation(len(log)) % config.training.folds
+    fold_of = _folds(eligible, config.training, rng)
     if given is not None:
         given = Sides(
             None if given.support is None else given.support.to(vectors.device), given.item.to(vectors.device)
@@ -65,6 +70,15 @@ def cross_fit(
     survey = Survey(log.where(liked), len(vectors), config.factors, draws, given, groups)
     basis = Basis.fit(vectors, torch.from_numpy(survey.total.counts), config.text_rank)
     text = basis.text(vectors)
-    of_folds = (np.flatnonzero(fold_of == fold) for fold in range(config.training.folds))
+    of_folds = (np.flatnonzero(fold_of == fold) for fold in range(fold_of.max() + 1))
     folds = tuple(survey.view(survey.without(users), text, basis).space(basis) for users in of_folds)
     return Views(folds, fold_of, basis, survey, lambda: survey.view(survey.total, text, basis))
+
+
+def _folds(eligible: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> Int64[np.ndarray, " users"]:
+    order = rng.permutation(len(eligible))
+    if len(order) <= config.folds * config.fold_users:
+        return order % config.folds
+    fold_of = np.full(len(order), -1)
+    fold_of[order[eligible[order]][: config.fold_users]] = 0
+    return fold_of

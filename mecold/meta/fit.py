@@ -98,7 +98,7 @@ def _fit(
     labels = log.labels_from(config.liked_from)
     eligible = _eligible(log, labels, config, factors, recorder)
     sides = None if factors is None else factors.sides(catalog)
-    views = cross_fit(log, labels > 0, vectors, config, rng, sides, groups)
+    views = cross_fit(log, labels > 0, eligible, vectors, config, rng, sides, groups)
     lessons = _lessons(log, labels, eligible, views, config, rng, recorder)
     traits = {name: channel.traits for name, channel in views.folds[0].channels.items()}
     unliked = UNLIKED if (labels < 1).any() else 0.0
@@ -136,8 +136,9 @@ def _lessons(
     settings = config.training
     # goals are spread among other events: as many rows are read as are likely to hold a whole query
     rare = min(MOST_ROWS, 1 / max(float(log.goal.mean()), 1e-9))
-    users = log.histories(labels, first=settings.max_shots + int(np.ceil(settings.query * rare)))
-    lessons = lessons_of(views.folds, users, views.fold_of, eligible, settings, rng)
+    pupils = np.flatnonzero(views.fold_of >= 0)
+    users = log.histories(labels, pupils, first=settings.max_shots + int(np.ceil(settings.query * rare)))
+    lessons = lessons_of(views.folds, users, views.fold_of[pupils], eligible[pupils], settings, rng)
     if not any(map(len, lessons.held_out)):
         recorder.note("No user was held out: training ran through all its epochs, and the last one was kept.")
     return lessons

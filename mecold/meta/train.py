@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from mecold.data.histories import Histories
@@ -183,11 +183,21 @@ def _sampled_scores(
     drawn = torch.multinomial(weights, config.negatives, replacement=True, generator=draws)
     negatives = space.scores_among(drawn, users) - logq_correction(weights, config.negatives)[drawn]
     own = torch.cat([episodes.query, torch.where(episodes.support.mask, episodes.support.rows, -1)], dim=1)
-    for column in own.T:  # a user's own items are no negatives
-        negatives = negatives.masked_fill(drawn[None] == column[:, None], -torch.inf)
+    negatives = negatives.masked_fill(own_drawn(drawn, own), -torch.inf)  # a user's own items are no negatives
     positives = space.scores_of(episodes.query, users).masked_fill(~episodes.query_mask, -torch.inf)
     places = torch.arange(positives.shape[1], device=drawn.device).expand(len(users), -1)
     return torch.cat([positives, negatives], dim=1), places
+
+
+def own_drawn(drawn: Int[Tensor, " drawn"], own: Int[Tensor, "users items"]) -> Bool[Tensor, "users drawn"]:
+    """True where what was drawn, which may repeat, is one of a user's own items."""
+    ascending, places = drawn.sort()
+    first, last = (torch.searchsorted(ascending, own, right=right) for right in (False, True))
+    found = torch.zeros(len(own), len(drawn), dtype=torch.bool, device=drawn.device)
+    for repeat in range(int((last - first).max())):
+        users, items = torch.nonzero(first + repeat < last, as_tuple=True)
+        found[users, places[first[users, items] + repeat]] = True
+    return found
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from torch import Tensor
 from mecold.data.catalog import Catalog
 from mecold.errors import DataWarning, InvalidDataError
 from mecold.lazy import cached_property
-from mecold.space.index import ExactIndex, FaissIndex, ItemIndex, Ranked, make_index, top_rows
+from mecold.space.approximate import FaissIndex, make_index
+from mecold.space.index import ExactIndex, ItemIndex, Ranked, top_rows
 from mecold.space.space import ItemSpace, UserVectors
 from mecold.types import ItemId, UserState
 
