@@ -12,9 +12,62 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import polars as pl
 from clock import machine
 
-SIZES = ((1_000, 10_000), (4_000, 10_000), (16_000, 10_000), (4_000, 160_000), (10_000, 50_000), (100_000, 200_000))
+from mecold.shop import COMPANION, STYLE_LIFT, make_shop
+
+SIZES = (
+    (1_000, 10_000, 1.0), (4_000, 10_000, 1.0), (16_000, 10_000, 1.0), (4_000, 160_000, 1.0), (10_000, 50_000, 1.0),
+    (100_000, 200_000, 1.7), (1_000_000, 1_000_000, 1.7),
+)  # fmt: skip
+"""Items, users, and times the usual length of a history."""
+
+_CHUNK = 50_000  # users drawn at once
+
+
+def shop_of(n_items: int, n_users: int, longer: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Interactions and items of a shop as `make_shop` has them, drawn for many users at once: nobody buys what they have, and
+    who would buys nothing instead.
+    """
+    shop, rng = make_shop(n_items, 60, rng=0), np.random.default_rng(1)
+    kinds, styles = shop.item_type.max() + 1, shop.item_style.max() + 1
+    companion = np.arange(kinds) + 1
+    companion[5::6] -= 6  # six types make a category
+    members = [np.flatnonzero(shop.item_type == kind) for kind in range(kinds)]
+    sold, bounds = [], []
+    for style in range(styles):
+        for kind, pool in enumerate(members):
+            weight = shop.popularity[pool] * np.where(shop.item_style[pool] == style, STYLE_LIFT, 1.0)
+            sold.append(pool)
+            bounds.append(style * kinds + kind + np.cumsum(weight) / weight.sum())
+    items, edges = np.concatenate(sold), np.concatenate(bounds)
+    parts = []
+    for start in range(0, n_users, _CHUNK):
+        n = min(_CHUNK, n_users - start)
+        taste = rng.dirichlet(np.full(kinds, 0.06), size=n).cumsum(1)
+        favourite, opens = rng.integers(styles, size=n), 1_700_000_000 + rng.integers(300 * 86_400, size=n)
+        length = np.clip((longer * rng.lognormal(2.4, 0.6, n)).astype(int), 1, 60)
+        session, left, kind = np.full(n, -1), np.zeros(n, int), np.zeros(n, int)
+        for step in range(length.max()):
+            new = left == 0
+            session, left = session + new, np.where(new, rng.integers(1, 5, size=n), left) - 1
+            kind = np.where(new, (rng.random((n, 1)) > taste).sum(1).clip(max=kinds - 1), kind)
+            group = favourite * kinds + kind
+            item = items[np.searchsorted(edges, group + rng.random(n)).clip(max=len(items) - 1)]
+            some = step < length
+            times = opens + session * 86_400 * 6 + step * 40
+            parts.append(
+                pl.DataFrame({"user": np.flatnonzero(some) + start, "item": item[some], "timestamp": times[some]})
+            )
+            kind = np.where(rng.random(n) < COMPANION, companion[kind], kind)
+    log = (
+        pl.concat(parts)
+        .unique(["user", "item"], keep="first", maintain_order=True)
+        .sort("timestamp", maintain_order=True)
+    )
+    ids = pl.format("u{}", "user").alias("user_id"), pl.format("p{}", "item").alias("item_id")
+    return log.select(*ids, "timestamp"), shop.items
 
 
 def one(*source: str) -> None:
@@ -22,13 +75,11 @@ def one(*source: str) -> None:
     from mecold import PrecomputedEncoder, Recommender
     from mecold.evaluation.dataset import Dataset
     from mecold.evaluation.ranking import PeakMemory
-    from mecold.shop import make_shop
 
     if len(source) == 1:
         log, items = (Path(source[0]) / f"{name}.parquet" for name in ("interactions", "items"))
     else:
-        shop = make_shop(int(source[0]), int(source[1]), rng=0)
-        log, items = shop.interactions, shop.items
+        log, items = shop_of(int(source[0]), int(source[1]), float(source[2]))
     data = Dataset.read(log, items)
     if len(source) == 1:
         vectors = data.vectors

@@ -1,11 +1,14 @@
 """Products against plain ones, by either library."""
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mecold.math import products
+from mecold.math.prefixes import Prefixes, pairs_between, prefixes
 from mecold.math.products import beside, onednn_is_true, product
 
 
@@ -40,3 +43,29 @@ def test_an_operator_that_is_not_exact_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(products, "_forward", short)
     assert not onednn_is_true.__wrapped__()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 9999), past=st.sampled_from([1, 3, 20]), window=st.sampled_from([1, 4, 10]), fade=st.sampled_from([0.5, 2.0]),
+    longest=st.sampled_from([1, 6, 40, 700]), users=st.integers(1, 12),
+)  # fmt: skip
+def test_prefixes_known_by_products_are_those_that_are_laid_down(seed, past, window, fade, longest, users):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, longest, size=users, endpoint=True)
+    assume(sizes.max() > 1)
+    offsets, width = np.concatenate([[0], sizes.cumsum()]), longest + 20
+    items = np.concatenate([rng.permutation(width)[:size] for size in sizes])  # nobody has an item twice
+    owners = np.repeat(np.arange(users), sizes)
+    weights = rng.random(offsets[-1]).astype(np.float32) + 0.1
+    settings_ = {"past": past, "fade": fade, "window": window}
+    S, T = (sp.diags(weights.astype(np.float64)) @ part for part in prefixes(items, owners, width, **settings_))
+    found = Prefixes.of(items, offsets, weights, width, **settings_, device=torch.device("cpu"))
+    dense = torch.randn(width, 5, generator=torch.Generator().manual_seed(seed))
+    for one, other in ((found.inner(), S.T @ S), (found.follows(), S.T @ T), (found.follows().T, T.T @ S)):
+        expected = other @ dense.double().numpy()
+        np.testing.assert_allclose((one @ dense).numpy(), expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
+    gram = (S.T @ S).toarray()
+    np.testing.assert_allclose(found.squares().numpy(), gram.diagonal(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.gram().numpy(), gram, rtol=1e-4, atol=1e-4)
+    assert pairs_between(offsets, past, window) == (np.diff(S.indptr) * np.diff(T.indptr)).sum()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +16,47 @@ MOST_PAIRS = 1 << 28
 
 _DENSER = 2  # times the entries of both: one matrix is still faster, its rows being few and near each other
 _AT_ONCE = 1 << 27  # numbers between two products, 512 MB
+
+
+@runtime_checkable
+class Products(Protocol):
+    """A matrix that is known by its products."""
+
+    def __matmul__(self, dense: Float[Tensor, "columns some"], /) -> Float[Tensor, "rows some"]:
+        """The product with a dense matrix."""
+        ...
+
+    @property
+    def T(self) -> "Products":  # noqa: N802 (as in numpy and torch)
+        """The transposed matrix."""
+        ...
+
+
+@runtime_checkable
+class Tall(Protocol):
+    """A matrix of many rows, of which no more is asked than what its columns have in common."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where products are made."""
+        ...
+
+    def inner(self) -> Products:
+        """The Gram matrix, by its products."""
+        ...
+
+    def gram(self) -> Float[Tensor, "columns columns"]:
+        """The Gram matrix."""
+        ...
+
+    def squares(self) -> Float[Tensor, " columns"]:
+        """Its diagonal."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +101,15 @@ class Sparse:
     def T(self) -> "Sparse":  # noqa: N802 (as in numpy and torch)
         """The transposed matrix; kept, since products with both take turns."""
         return Sparse.of(self.scipy().T.tocsr(), self.values.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the entries are."""
+        return self.values.device
+
+    def inner(self) -> "Cross":
+        """The Gram matrix, by its products."""
+        return Cross(self, self)
 
     def gram(self) -> Float[Tensor, "columns columns"]:
         """The product of the transposed matrix with this one, as a dense matrix."""

@@ -78,9 +78,9 @@ class FaissIndex:
             built = faiss.index_factory(data.shape[1], name, metric)
             if factory == "hnsw":
                 built.hnsw.efConstruction, built.hnsw.efSearch = 100, 128
-            if factory == "auto":
+            if isinstance(built, faiss.IndexIVF):
                 built.cp.max_points_per_centroid, built.cp.min_points_per_centroid = _PER_CELL, 1
-                built.nprobe = _LEAST_CELLS + int(cells * _SHARE_OF_CELLS)
+                built.nprobe = min(built.nlist, _LEAST_CELLS + int(built.nlist * _SHARE_OF_CELLS))
             if not built.is_trained:
                 built.train(data)
             built.add(data)

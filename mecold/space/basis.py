@@ -4,7 +4,7 @@ A text vector is centred, turned to its leading directions, and each direction d
 half way to whitening, where no few directions that all texts share drown the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 LEAST_VARIANCE = 1e-6  # of a direction of the texts, as a share of the largest
+_AT_ONCE = 1 << 16  # vectors
 LEAST_SPREAD = 0.1  # of log counts: where all items are equally popular, chance differences stay small
 
 
@@ -41,10 +42,15 @@ class Basis:
             counts: users per item.
             rank: most directions that are kept.
         """
-        known = vectors[(vectors != 0).any(1)].cpu()
-        center = known.mean(0) if len(known) else vectors.new_zeros(vectors.shape[1]).cpu()
-        centred = (known - center).double()
-        variance, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(centred)))
+        size, width = 0, vectors.shape[1]
+        total, spread = torch.zeros(width), torch.zeros(width, width, dtype=torch.float64)
+        for known in _known(vectors):
+            size, total = size + len(known), total + known.sum(0)
+        center = total / max(1, size)
+        for known in _known(vectors):
+            centred = (known - center).double()
+            spread += centred.T @ centred
+        variance, axes = torch.linalg.eigh(spread / max(1, size))
         tells = variance > LEAST_VARIANCE * variance.max()  # along the others no two texts differ
         scale = torch.where(tells, variance.clamp(min=1e-30) ** -0.25, 0.0)
         project = (axes * scale).flip(1)[:, :rank].to(vectors.dtype).contiguous()
@@ -60,12 +66,22 @@ class Basis:
 
     def text(self, vectors: Float[Tensor, "items text_dim"]) -> Float[Tensor, "items rank"]:
         """Half-whitened texts, scaled to length 1; an item without text stays at zero."""
-        has_text = (vectors != 0).any(1, keepdim=True)
-        return torch.where(has_text, nn.functional.normalize((vectors - self.center) @ self.project, dim=1), 0.0)
+        found = vectors.new_empty(len(vectors), self.project.shape[1])
+        for start in range(0, len(vectors), _AT_ONCE):
+            some = vectors[start : start + _AT_ONCE]
+            turned = nn.functional.normalize((some - self.center) @ self.project, dim=1)
+            found[start : start + _AT_ONCE] = torch.where((some != 0).any(1, keepdim=True), turned, 0.0)
+        return found
 
     def popularity(self, counts: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
         """Standardised log count."""
         return (torch.log1p(counts) - self.popular[0]) / self.popular[1]
+
+
+def _known(vectors: Float[Tensor, "items text_dim"]) -> Iterator[Float[Tensor, "some text_dim"]]:
+    """The vectors of items that have a text, some at a time: a large catalogue has several times the memory of one copy."""
+    for some in torch.split(vectors, _AT_ONCE):
+        yield some[(some != 0).any(1)].cpu()
 
 
 def _popular(counts: Float[Tensor, " items"]) -> Float[Tensor, " two"]:

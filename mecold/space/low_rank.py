@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mecold.math.sparse import Cross, Sparse
+from mecold.math.sparse import Tall
 from mecold.space.making import Pair
 from mecold.space.settings import FactorConfig
 
@@ -34,17 +34,17 @@ class RidgeInverse:
     low: Float[Tensor, "items rank"]
 
     @classmethod
-    def of(cls, rows: Sparse, config: FactorConfig, draws: torch.Generator) -> "RidgeInverse":
-        """Of the Gram matrix of a sparse matrix with a column per item.
+    def of(cls, rows: Tall, config: FactorConfig, draws: torch.Generator) -> "RidgeInverse":
+        """Of the Gram matrix of a matrix with a column per item.
 
         Args:
-            rows: A.
+            rows: A, sparse or known by products.
             config: the ridge penalty, up to how many items the inverse is exact, and how many directions it has beyond.
             draws: where the search for directions starts.
         """
         if rows.width <= config.exact_items:
             return cls._exact(rows, config.l2)
-        axes, sizes = _leading(Cross(rows, rows).__matmul__, rows.width, config.gram_rank, draws, rows.values.device)
+        axes, sizes = _leading(rows.inner().__matmul__, rows.width, config.gram_rank, draws, rows.device)
         rest = (rows.squares() - (axes.square() * sizes).sum(1)).clamp(min=0)
         own = 1 / (config.l2 + rest)
         damped = (axes * own[:, None]).double()
@@ -53,7 +53,7 @@ class RidgeInverse:
         return cls(own, low.float())
 
     @classmethod
-    def _exact(cls, rows: Sparse, l2: float) -> "RidgeInverse":
+    def _exact(cls, rows: Tall, l2: float) -> "RidgeInverse":
         """`I / l2` minus what the log takes from it: the inverse is nowhere larger than that, so the difference has a root."""
         gram = rows.gram().double()
         gram.diagonal().add_(l2)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from jaxtyping import Float32, Int64
 
-from mecold.math.ridge import prefixes
+from mecold.math.prefixes import Prefixes, pairs_between, prefixes
+from mecold.math.sparse import MOST_PAIRS, Cross, Products, Sparse, Tall
 from mecold.space.settings import FactorConfig
 
 RECENT = 1000  # of a user's items, the last so many are neighbours of each other: a bound on memory
@@ -74,17 +76,25 @@ class Statistics:
         return sp.csr_matrix((share, self.items[late], offsets), (len(sizes), len(self.counts)))
 
     def steps(
-        self, factored: Int64[np.ndarray, " factored"], config: FactorConfig
-    ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        """A row per place in a history: the faded items before it, and those that follow; short ones weigh more."""
+        self, factored: Int64[np.ndarray, " factored"], config: FactorConfig, device: torch.device
+    ) -> tuple[Tall, Products]:
+        """A row per place in a history, the faded items before it; and its product with those that follow. Short ones weigh more.
+
+        Of a log of usual size both are made, of a long one they are known by products alone.
+        """
         column, offsets = self._columns(factored)
         users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        S, T = prefixes(column, users, len(factored), past=config.past, fade=config.fade, window=config.window)
-        size = np.arange(S.shape[0]) - offsets[users]  # of prefixes; 0: none
+        size = np.arange(len(column)) - offsets[users]  # of prefixes; 0: none
         root = ((np.maximum(size, 1) / config.past) ** (-config.early / 2)).astype(np.float32)
+        past, fade, window = config.past, config.fade, config.window
+        if pairs_between(offsets, past, window) > MOST_PAIRS:
+            rows = Prefixes.of(column, offsets, root, len(factored), past=past, fade=fade, window=window, device=device)
+            return rows, rows.follows()
+        S, T = prefixes(column, users, len(factored), past=past, fade=fade, window=window)
         for matrix in (S, T):
             matrix.data *= np.repeat(root, np.diff(matrix.indptr))
-        return S, T
+        before, ahead = (Sparse.of(part, device) for part in (S, T))
+        return before, Cross(before, ahead)
 
     def _columns(
         self, factored: Int64[np.ndarray, " factored"]

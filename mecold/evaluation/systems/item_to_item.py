@@ -14,7 +14,8 @@ from jaxtyping import Float32
 from mecold.errors import InvalidDataError
 from mecold.evaluation.systems.base import Supports, Training, support_matrix
 from mecold.evaluation.systems.baseline import Baseline
-from mecold.math.ridge import damped_cholesky, prefixes
+from mecold.math.prefixes import prefixes
+from mecold.math.ridge import damped_cholesky
 
 FADE = 2.0
 EXACT_TO = 11_999  # items up to which ridge regressions run in float64

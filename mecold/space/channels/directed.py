@@ -3,7 +3,6 @@
 Source: Choi et al. 2021 (SLIST, arXiv:2103.15991).
 """
 
-from mecold.math.sparse import Cross, Sparse
 from mecold.space.channel import Traits
 from mecold.space.low_rank import RidgeInverse, balanced, low_rank, spread
 from mecold.space.making import Maker, Material, Sides
@@ -13,10 +12,9 @@ def _sides(material: Material) -> Sides | None:
     config, device = material.config, material.counts.device
     if not config.directed_rank:
         return None
-    past, ahead = (Sparse.of(part, device) for part in material.stats.steps(material.factored, config))
+    past, follows = material.stats.steps(material.factored, config, device)
     P = RidgeInverse.of(past, config, material.draws)
     # nothing is ahead of itself, so that the diagonal of P past' ahead comes of the low part alone
-    follows = Cross(past, ahead)
     diagonal = -(P.low * (follows.T @ P.low)).sum(1)[:, None]
     found = low_rank(
         lambda Q: P @ (follows @ Q) - diagonal * Q, lambda Q: follows.T @ (P @ Q) - diagonal * Q,
