@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import torch
 from clock import commit_of, machine
 
-from mecold import Catalog, PrecomputedEncoder, TextEncoder
+from mecold import Catalog, MetaConfig, PrecomputedEncoder, TextEncoder, TrainConfig
 from mecold.encode.encoder import Encoder
 from mecold.evaluation.dataset import Dataset
 from mecold.evaluation.protocol import Split, Tasks, split
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--protocols", default="user,item")
     parser.add_argument("--systems", default="popularity,itemknn,als,sansa,content,mecold")
+    parser.add_argument("--fold-users", type=int, default=TrainConfig().fold_users)
     parser.add_argument("--vectors", type=Path, help="An npy file that keeps the encoded texts for the next run.")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -145,7 +146,7 @@ def main() -> None:
         "als": [ALS(factors=factors, alpha=alpha) for factors in (64, 128) for alpha in (1.0, 10.0)],
         "sansa": [Sansa(l2, 100 / args.items) for l2 in (20, 100, 500)],
         "content": [Content()],
-        "mecold": [Mecold()],
+        "mecold": [Mecold(config=MetaConfig(training=TrainConfig(fold_users=args.fold_users)))],
     }
     rows = {"user": SHOTS, "item": (10,)}
     for protocol in args.protocols.split(","):

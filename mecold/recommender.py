@@ -48,7 +48,8 @@ class Recommender(Reaching):
         encoder: turns item texts into vectors; the default `TextEncoder` (all-MiniLM-L6-v2) where None.
         config: settings of the meta-learning.
         template: which item columns make the text.
-        index: `"auto"` (exact), `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
+        index: how items are searched: `"auto"` (exactly up to 30,000 items and on a GPU, else in FAISS's cells), `"exact"`,
+            `"flat"`, `"hnsw"`, or a FAISS factory string such as `"IVF256,Flat"`.
         device: where training and scoring run: `"auto"`, `"cpu"`, `"cuda"`, ... (see `mecold.devices`).
         rng: seed or generator of everything random.
         progress: show progress bars.

@@ -1,5 +1,6 @@
 """The outer loop: factors against plain loops, episodes, metrics, learning in worlds whose answer is known."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mecold import Catalog, HeadConfig, InvalidDataError, ItemFactors, MecoldError, MetaConfig, Recommender, TrainConfig
+from mecold import (
+    Catalog,
+    DataWarning,
+    HeadConfig,
+    InvalidDataError,
+    ItemFactors,
+    MecoldError,
+    MetaConfig,
+    Recommender,
+    TrainConfig,
+)
 from mecold.data.histories import Histories
 from mecold.data.interactions import Interactions
 from mecold.heads.preference import KNOTS, Gains, PreferenceHead
@@ -667,3 +678,41 @@ def test_what_was_drawn_of_a_users_own_items_is_found_as_often_as_it_was_drawn(d
         return
     found = own_drawn(torch.from_numpy(drawn), torch.from_numpy(own))
     assert np.array_equal(found.numpy(), (drawn[None, None] == own[:, :, None]).any(1))
+
+
+ODD_LOGS = {
+    "one user has everything": lambda log, items: pl.concat(
+        [log, items.select(pl.lit("busy").alias("user_id"), "item_id", pl.lit(1_700_000_000).alias("timestamp"))],
+        how="vertical_relaxed",
+    ),
+    "an item in every history": lambda log, items: pl.concat(
+        [log, log.unique("user_id").with_columns(item_id=pl.lit("p0"))], how="vertical_relaxed"
+    ),
+    "all times equal": lambda log, items: log.with_columns(timestamp=pl.lit(5)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_LOGS)
+def test_odd_logs_are_learned_from(shop, fit, odd):
+    log = ODD_LOGS[odd](shop.interactions, shop.items)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        model = fit(log, shop.items)
+    found = model.recommend(model.adapt_user(["p1", "p2"]), k=10)
+    assert len({one.item for one in found}) == 10 and all(np.isfinite(one.score) for one in found)
+    assert ("trend" in model.info()["channels"]) == (odd != "all times equal")
+    if odd == "an item in every history":
+        assert model.recommend(model.adapt_user([]), k=1)[0].item == "p0"
+        # it stands beside everything, and so says little: no item comes first for its sake alone
+        assert float(model.scores(model.adapt_user(["p0"]), ["p5"])[0]) < float(
+            model.scores(model.adapt_user(["p5"]), ["p0"])[0]
+        )
+
+
+def test_most_items_may_be_untouched(shop, fit):
+    more = pl.concat([shop.items.with_columns(item_id=pl.lit(f"copy{n} ") + pl.col("item_id")) for n in range(5)])
+    model = fit(shop.interactions, pl.concat([shop.items, more]))
+    user = model.adapt_user(["p1", "copy1 p2"])
+    assert len({one.item for one in model.recommend(user, k=2000)}) == 1798
+    # a copy is found by its text, beside the item that it is a copy of
+    assert "copy3 p2" in [one.item for one in model.similar_items("p2", k=20)]

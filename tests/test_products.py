@@ -47,7 +47,8 @@ def test_an_operator_that_is_not_exact_is_not_asked(monkeypatch):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 9999), past=st.sampled_from([1, 3, 20]), window=st.sampled_from([1, 4, 10]), fade=st.sampled_from([0.5, 2.0]),
+    seed=st.integers(0, 9999), past=st.sampled_from([1, 3, 20]), window=st.sampled_from([1, 4, 10]),
+    fade=st.sampled_from([0.5, 2.0]),
     longest=st.sampled_from([1, 6, 40, 700]), users=st.integers(1, 12),
 )  # fmt: skip
 def test_prefixes_known_by_products_are_those_that_are_laid_down(seed, past, window, fade, longest, users):
@@ -64,7 +65,9 @@ def test_prefixes_known_by_products_are_those_that_are_laid_down(seed, past, win
     dense = torch.randn(width, 5, generator=torch.Generator().manual_seed(seed))
     for one, other in ((found.inner(), S.T @ S), (found.follows(), S.T @ T), (found.follows().T, T.T @ S)):
         expected = other @ dense.double().numpy()
-        np.testing.assert_allclose((one @ dense).numpy(), expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
+        np.testing.assert_allclose(
+            (one @ dense).numpy(), expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max())
+        )
     gram = (S.T @ S).toarray()
     np.testing.assert_allclose(found.squares().numpy(), gram.diagonal(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.gram().numpy(), gram, rtol=1e-4, atol=1e-4)

@@ -35,6 +35,7 @@ PULL, SMOOTH, SHORT = 0.001, 0.05, 0.03  # towards equal gains, between neighbou
 USUAL_NDCG = 0.05  # the penalties are in units of this
 FEW = 500.0  # users at which the pull is twice that of many
 _SCORES_AT_ONCE = 1 << 24  # users x items x channels scored at once: 64 MB, of which a few copies are alive
+_LEAST_AT_ONCE = 8  # users, in whatever catalogue: one at a time would read all of it for each
 _HIDDEN = -1e4  # score of padding: finite, since infinities have no slope
 
 
@@ -214,7 +215,7 @@ def _collect(
     coefficients, parts = head.coefficients(), []
     for space, pool in zip(lessons.spaces, pools, strict=True):
         picked = rng.permutation(pool)[: int(np.ceil(share * len(pool)))]
-        step = max(1, min(256, _SCORES_AT_ONCE // (len(space) * (len(head.names) + 1))))
+        step = max(_LEAST_AT_ONCE, min(256, _SCORES_AT_ONCE // (len(space) * (len(head.names) + 1))))
         for start in range(0, len(picked), step):
             batch = users.take(torch.from_numpy(picked[start : start + step]))
             episodes = cut(batch, torch.full((len(batch),), shots), query).to(space.device)

@@ -24,6 +24,9 @@ TRUST = 20.0  # users at which a neighbour's own vector counts half
 EXACT = 1 << 30
 """So many pairs of texts are compared; of more, on a CPU, those in some cells."""
 
+_FEW = 1 / 64
+"""So many texts, for each of those that they are compared with, are not worth fitting cells."""
+
 _CELLS = 4.0  # times the root of the number of items
 _LOOKED_INTO = 64  # cells, for each text
 _PER_CELL = 64  # texts for each cell, that cells are fitted on
@@ -58,7 +61,8 @@ class Lookalikes:
             usable: True for items that may stand in: they have a text.
             most: how many of each.
         """
-        if among.device.type == "cpu" and len(texts) * int(usable.sum()) > EXACT:
+        known = int(usable.sum())
+        if among.device.type == "cpu" and len(texts) * known > EXACT and len(texts) > known * _FEW:
             return cls(*_in_cells(texts, among, usable, most))
         size = min(most, len(among))
         rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
