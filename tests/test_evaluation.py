@@ -306,7 +306,7 @@ def test_a_baseline_s_results_depend_on_what_it_imports_and_not_on_what_mecold_l
         "meta.newcomers",
         "space.lists",
         "space.channels.symmetric",
-        "math.ridge",
+        "math.prefixes",
     } <= of_ours
     modules = [f"mecold.evaluation.systems.{name}" for name in ("ours", "text", "item_to_item")]
     assert len({code_fingerprint(module) for module in modules}) == 3

@@ -183,7 +183,7 @@ def _best_of(
     if total < len(space):
         fresh = torch.arange(total, len(space), device=rows.device)
         later = space.scores_among(fresh, users)
-        owners, places = torch.nonzero(rows >= total, as_tuple=True)
+        owners, places = torch.nonzero((rows >= total) & torch.isfinite(scores), as_tuple=True)
         later[owners, rows[owners, places] - total] = -torch.inf  # it is there already
         fresh = fresh.expand(len(users), -1)
         rows, scores = torch.cat([rows, fresh], dim=1), torch.cat([scores, away.masked(fresh, later)], dim=1)

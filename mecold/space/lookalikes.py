@@ -24,10 +24,7 @@ TRUST = 20.0  # users at which a neighbour's own vector counts half
 EXACT = 1 << 30
 """So many pairs of texts are compared; of more, on a CPU, those in some cells."""
 
-_FEW = 1 / 64
-"""So many texts, for each of those that they are compared with, are not worth fitting cells."""
-
-_CELLS = 4.0  # times the root of the number of items
+_CELLS = 4.0  # times the root of the number of items, at most
 _LOOKED_INTO = 64  # cells, for each text
 _PER_CELL = 64  # texts for each cell, that cells are fitted on
 _PAIRS_AT_ONCE = 1 << 25  # 128 MB of cosines
@@ -61,8 +58,7 @@ class Lookalikes:
             usable: True for items that may stand in: they have a text.
             most: how many of each.
         """
-        known = int(usable.sum())
-        if among.device.type == "cpu" and len(texts) * known > EXACT and len(texts) > known * _FEW:
+        if among.device.type == "cpu" and len(texts) * int(usable.sum()) > EXACT:
             return cls(*_in_cells(texts, among, usable, most))
         size = min(most, len(among))
         rows = torch.zeros(len(texts), size, dtype=torch.long, device=among.device)
@@ -97,7 +93,9 @@ def _in_cells(texts: Tensor, among: Tensor, usable: Tensor, most: int) -> tuple[
     """Rows and likeness of nearly the nearest usable items of each text."""
     faiss, rows = faiss_library(), usable.nonzero()[:, 0]
     known, asked = (np.ascontiguousarray(part.numpy(), np.float32) for part in (among[rows], texts))
-    cells = 1 << round(math.log2(_CELLS * math.sqrt(len(known))))
+    # to put all items into cells takes as long as to look into them, for so many texts
+    even = math.sqrt(_LOOKED_INTO * len(asked))
+    cells = 1 << round(math.log2(min(even, _CELLS * math.sqrt(len(known)))))
     index = faiss.index_factory(known.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = _PER_CELL, 1
     index.train(known)
