@@ -147,7 +147,9 @@ def _fill(fresh: Path, kind: str, form: int, put: Callable[[Path], Mapping[str, 
     """Write all files, and have them on disk, with the rights that a file has here."""
     config = {"format": form, "kind": kind, "mecold": __version__, **put(fresh)}
     config |= {"place": place} if place else {}
-    config["sha256"] = {path.name: _hash(path) for path in sorted(fresh.iterdir())}
+    files = sorted(fresh.iterdir())
+    config["bytes"] = {path.name: path.stat().st_size for path in files}
+    config["sha256"] = {path.name: _hash(path) for path in files}
     config["self"] = _hash_of(config)
     (fresh / _CONFIG).write_text(json.dumps(config, indent=1), "utf-8")
     mode = (fresh / _CONFIG).stat().st_mode & 0o777
@@ -280,13 +282,17 @@ def _read(
     bad = [] if stated == _hash_of(config) else [_CONFIG]
     files: dict[str, bytes] = {}
     opened: dict[str, Any] = {}
+    sizes = config.get("bytes")
     for name, expected in config["sha256"].items():
         if name in without:
             continue
         file = folder / (place or "") / Path(name).name
         try:
             if file.suffix in openers and file.is_file():
-                opened[name] = openers[file.suffix](file)
+                if not isinstance(sizes, dict) or file.stat().st_size != sizes.get(name):
+                    bad.append(f"{file.name} (cut)")
+                else:
+                    opened[name] = openers[file.suffix](file)
                 continue
             files[name] = file.read_bytes() if file.is_file() else b""
         except OSError as error:

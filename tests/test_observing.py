@@ -560,3 +560,17 @@ def test_chance_is_no_move():
         assert np.mean(found) < 0.03
     assert moved(np.array([500, 0]), np.array([0, 500])) > 0.95
     assert moved(np.array([3, 0]), np.array([0, 0])) == 0.0
+
+
+def test_rows_older_than_the_log_are_taken_in(shop, own):
+    first = shop.interactions["timestamp"].min()
+    old = pl.DataFrame(
+        {"user_id": ["early", "early"], "item_id": ["p1", "p2"], "timestamp": [first - 2000, first - 1000]}
+    )
+    before = own.info()["log"]
+    seen = own.observe(old)
+    assert (seen.rows, seen.new_users) == (2, 1)
+    own.refresh()
+    after = own.info()["log"]
+    assert (after["users"], after["rows"]) == (before["users"] + 1, before["rows"] + 2)
+    assert len(own.recommend(own.adapt_user(["p1", "p2"]), k=10)) == 10

@@ -19,7 +19,7 @@ import torch
 
 from mecold import MecoldError, ModelFileError, Recommender
 from mecold.sealed import read_sealed, write_sealed
-from mecold.space.approximate import FaissIndex
+from mecold.space.approximate import FaissIndex, opened
 from mecold.swap import leftovers_of
 
 KIND, FORM = "thing", 1
@@ -290,12 +290,16 @@ def test_a_faiss_index_that_does_not_fit_is_refused(tmp_path):
     vectors = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
     FaissIndex.build("flat", vectors).write(tmp_path / "it")
     data = (tmp_path / "it").read_bytes()
-    assert FaissIndex.read("flat", data, 100, 8).covers == 100
+
+    def read(content, items, width):
+        return FaissIndex.checked("flat", opened(content), items, width)
+
+    assert read(data, 100, 8).covers == 100
     for wrong in (
-        lambda: FaissIndex.read("flat", data, 100, 9),
-        lambda: FaissIndex.read("flat", data, 99, 8),
-        lambda: FaissIndex.read("flat", data[:-9], 100, 8),
-        lambda: FaissIndex.read("flat", b"", 100, 8),
+        lambda: read(data, 100, 9),
+        lambda: read(data, 99, 8),
+        lambda: read(data[:-9], 100, 8),
+        lambda: read(b"", 100, 8),
     ):
         with pytest.raises(ModelFileError, match=r"index\.faiss"):
             wrong()
@@ -304,4 +308,4 @@ def test_a_faiss_index_that_does_not_fit_is_refused(tmp_path):
         changed = bytearray(data)
         changed[place] ^= 1 << int(dice.integers(8))
         with suppress(ModelFileError):
-            FaissIndex.read("flat", bytes(changed), 100, 8)
+            read(bytes(changed), 100, 8)

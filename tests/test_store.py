@@ -242,8 +242,10 @@ def test_a_mapped_model_is_for_serving_and_says_so(folder, tmp_path, shop):
 
 
 @pytest.mark.parametrize("length", [0, 60, -100])
-def test_a_mapped_file_that_is_cut_is_named(folder, length):
-    path = folder / "items.directed.item.npy"
+@pytest.mark.parametrize("file", ["items.directed.item.npy", "index.faiss"])
+def test_a_mapped_file_that_is_cut_is_named(shop, fit, tmp_path, file, length):
+    fit(shop.interactions, shop.items, index="IVF4,SQ8").save(tmp_path / "m")
+    path = tmp_path / "m" / file
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ModelFileError, match=r"items\.directed\.item\.npy"):
-        Recommender.load(folder, mapped=True)
+    with pytest.raises(ModelFileError, match=file.replace(".", r"\.")):
+        Recommender.load(tmp_path / "m", mapped=True)

@@ -92,23 +92,18 @@ class FaissIndex:
         return cls(factory, built)
 
     @classmethod
-    def read(cls, factory: str, source: bytes | Path, items: int, width: int) -> "FaissIndex":
-        """Read what `write` wrote; a parser in C++ reads it, so it must come from somebody who is trusted.
+    def checked(cls, factory: str, built: Any, items: int, width: int) -> "FaissIndex":
+        """An index that was read, if it is one of these items.
 
         Args:
             factory: the setting it was built from.
-            source: content of the file; or its path: it stays on disk then, as far as FAISS can map it.
+            built: FAISS's index, as from `opened`.
             items: how many rows there are; the index may cover fewer.
             width: of their vectors.
 
         Raises:
-            ModelFileError: if FAISS cannot read it, or it is no trained index of such vectors.
+            ModelFileError: if it is no trained index of such vectors.
         """
-        return cls.checked(factory, opened(source), items, width)
-
-    @classmethod
-    def checked(cls, factory: str, built: Any, items: int, width: int) -> "FaissIndex":
-        """What was read, if it is an index of these items; see `read`."""
         faiss = faiss_library()
         widths = {faiss.METRIC_INNER_PRODUCT: width, faiss.METRIC_L2: _wide(width + 1)}
         if built.d != widths.get(built.metric_type) or not 0 < built.ntotal <= items or not built.is_trained:
@@ -263,7 +258,14 @@ def _wide(width: int) -> int:
 
 
 def opened(source: bytes | Path) -> Any:
-    """FAISS's index in a file, or mapped from it; see `FaissIndex.read`."""
+    """What `write` wrote; a parser in C++ reads it, so it must come from somebody who is trusted.
+
+    Args:
+        source: content of the file; or its path: it stays on disk then, as far as FAISS can map it.
+
+    Raises:
+        ModelFileError: if FAISS cannot read it.
+    """
     faiss = faiss_library()
     with foreign(ModelFileError, "FAISS cannot read 'index.faiss'", "Restore it, or fit and save again."):
         if isinstance(source, Path):
