@@ -94,7 +94,7 @@ def fit(
     attributes: Annotated[
         Path | None, typer.Option(help="What else is known of users: user_id and more columns.")
     ] = None,
-    index: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
+    index: Annotated[str, typer.Option(help="auto, exact, flat, hnsw, or a FAISS factory string.")] = "auto",
     on_unknown: Annotated[Literal["raise", "drop"], typer.Option(help="Interactions of unknown items.")] = "raise",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
