@@ -15,8 +15,8 @@ class TrainConfig:
 
     Args:
         folds: users are split into this many folds; each is meta-trained with factors that never saw it.
-        fold_users: most users of a fold. Where folds would be larger, there is one, of so many users drawn by chance: they are
-            enough to learn from, and factors without them are nearly those of all users.
+        fold_users: most users of a fold. Where folds would be larger, there is one, of so many users drawn by chance: factors
+            without them are nearly those of all users, and take half the time.
         held_out: share of the users that steers early stopping and is not trained on.
         max_shots: supports are drawn with 0 to this many items.
         query: how many following items the outer loss is measured on.

@@ -1,6 +1,6 @@
 """Cross-fitting: item spaces whose factors and counts never saw the users that are scored with them.
 
-Of a log with very many users one fold is enough: it costs one space in place of several, which holds nearly all users.
+Of a log with very many users there is one fold: it costs one space in place of several, which holds nearly all users.
 """
 
 from collections.abc import Callable
