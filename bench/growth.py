@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from clock import machine
 
-from mecold.shop import COMPANION, STYLE_LIFT, make_shop
+from mecold.shop import COMPANION, companions, make_shop, within_type
 
 SIZES = (
     (1_000, 10_000, 1.0), (4_000, 10_000, 1.0), (16_000, 10_000, 1.0), (4_000, 160_000, 1.0), (10_000, 50_000, 1.0),
-    (100_000, 200_000, 1.7), (1_000_000, 1_000_000, 1.7),
+    (100_000, 200_000, 1.7), (1_000_000, 1_000_000, 1.8),
 )  # fmt: skip
 """Items, users, and times the usual length of a history."""
 
@@ -32,15 +32,14 @@ def shop_of(n_items: int, n_users: int, longer: float) -> tuple[pl.DataFrame, pl
     """
     shop, rng = make_shop(n_items, 60, rng=0), np.random.default_rng(1)
     kinds, styles = shop.item_type.max() + 1, shop.item_style.max() + 1
-    companion = np.arange(kinds) + 1
-    companion[5::6] -= 6  # six types make a category
-    members = [np.flatnonzero(shop.item_type == kind) for kind in range(kinds)]
+    companion = companions()
     sold, bounds = [], []
     for style in range(styles):
-        for kind, pool in enumerate(members):
-            weight = shop.popularity[pool] * np.where(shop.item_style[pool] == style, STYLE_LIFT, 1.0)
+        chance = within_type(shop, style)
+        for kind in range(kinds):
+            pool = np.flatnonzero(shop.item_type == kind)
             sold.append(pool)
-            bounds.append(style * kinds + kind + np.cumsum(weight) / weight.sum())
+            bounds.append(style * kinds + kind + np.cumsum(chance[pool]))
     items, edges = np.concatenate(sold), np.concatenate(bounds)
     parts = []
     for start in range(0, n_users, _CHUNK):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -113,9 +113,11 @@ def encoder_of(texts: Sequence[str], kept: Path | None) -> Encoder | None:
     return PrecomputedEncoder.of(distinct, np.load(kept))
 
 
-def marks(ranker: Ranker, found: Split, part: str, shots: int, users: int, items: int) -> Mapping[str, float]:
+def marks(
+    ranker: Ranker, found: Split, part: Literal["test", "valid"], shots: int, users: int, items: int
+) -> Mapping[str, float]:
     """nDCG@10 of the first so many users, for each ranking of the split."""
-    tasks: Tasks = found.tasks(part, shots).between(0, users)  # type: ignore[arg-type]
+    tasks: Tasks = found.tasks(part, shots).between(0, users)
     values = {}
     for prefix, candidates in found.rankings.items():
         top = torch.from_numpy(rank(ranker, tasks, candidates, 10, items).astype(np.int64))

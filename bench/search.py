@@ -115,8 +115,8 @@ def measure(model: Path, interactions: Path, kinds: str | None, most: int) -> No
     print(f"| bare product, mask, top-k | | | | {times({'one': bare(1), 'many': bare(len(users))})} |")
     exact = ExactIndex().search(space, nothing, users, K, hidden).rows
     row("exact", ExactIndex(), 0.0, 0.0, exact)
-    for kind in kinds.replace("+", "~").split(",") if kinds else kinds_of(len(space), space.dim):
-        kind = kind.replace("~", ",")
+    wanted = [kind.replace("+", ",") for kind in kinds.split(",")] if kinds else kinds_of(len(space), space.dim)
+    for kind in wanted:
         start = perf_counter()
         index = FaissIndex.build(kind, vectors)
         seconds = perf_counter() - start

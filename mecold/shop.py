@@ -80,10 +80,10 @@ class Shop:
 
     def wants(self, user: int) -> Float64[np.ndarray, " items"]:
         """Chance of each item to be a user's next purchase, session position unknown: what a perfect model knows."""
-        companion = _companions()
+        companion = companions()
         types = (1 - COMPANION) * self.taste[user]
         np.add.at(types, companion, COMPANION * self.taste[user])
-        chance: np.ndarray = types[self.item_type] * _within_type(self, self.favourite[user])
+        chance: np.ndarray = types[self.item_type] * within_type(self, self.favourite[user])
         return chance
 
 
@@ -120,7 +120,7 @@ def make_shop(
         favourite=rng.integers(len(STYLES), size=n_users),
     )
     lengths = np.clip((longer * rng.lognormal(2.4, 0.6, n_users)).astype(int), 1, min(60, n_items // 4))
-    by_style = [_within_type(shop, style) for style in range(len(STYLES))]
+    by_style = [within_type(shop, style) for style in range(len(STYLES))]
     members = [np.flatnonzero(item_type == kind) for kind in range(len(kinds))]
     flat = strength / strength.sum()
     rows = []
@@ -141,7 +141,8 @@ def make_shop(
     return Shop(**{**shop.__dict__, "interactions": interactions})
 
 
-def _companions() -> Int64[np.ndarray, " types"]:
+def companions() -> Int64[np.ndarray, " types"]:
+    """The companion of each type."""
     ids, found = 0, []
     for names in CATALOGUE.values():
         found += [ids + (place + 1) % len(names) for place in range(len(names))]
@@ -149,7 +150,7 @@ def _companions() -> Int64[np.ndarray, " types"]:
     return np.array(found)
 
 
-def _within_type(shop: Shop, style: int) -> Float64[np.ndarray, " items"]:
+def within_type(shop: Shop, style: int) -> Float64[np.ndarray, " items"]:
     """Chance of each item given its type, for users of a style."""
     weight = shop.popularity * np.where(shop.item_style == style, STYLE_LIFT, 1.0)
     chance: np.ndarray = weight / np.bincount(shop.item_type, weight)[shop.item_type]
@@ -164,7 +165,7 @@ def _purchases(
     rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
     """(item, session) in order; a type that is bought out makes the user start a new session."""
-    companion, bought = _companions(), dict[int, int]()
+    companion, bought = companions(), dict[int, int]()
     session, left, kind = -1, 0, 0
     for _ in range(50 * length):
         if len(bought) == length:

@@ -152,7 +152,8 @@ class Prefixes:
         """The diagonal of that."""
         found = torch.zeros(self.width, 1, device=self.device)
         for part in self._parts(1):
-            squared = self._summed_back(part.weights.square()[..., None], self.fade / 2)
+            backwards = range(len(part.weights) - 1, -1, -1)
+            squared = _faded(part.weights.square()[..., None], self.past, self.fade / 2, backwards)
             found.index_add_(0, part.items.flatten(), squared.flatten(0, 1))
         return found[:, 0]
 
@@ -161,9 +162,8 @@ class Prefixes:
         found = torch.zeros_like(dense)
         for part in self._parts(dense.shape[1]):
             rows = dense.index_select(0, part.items.flatten()).view(*part.items.shape, -1)
-            rows = self._summed(rows, self.fade) if right == "past" else self._windowed(rows)
-            rows *= part.weights.square()[..., None]
-            rows = self._summed_back(rows, self.fade) if left == "past" else self._windowed_back(rows)
+            rows = self._read(right, rows, back=False) * part.weights.square()[..., None]
+            rows = self._read(left, rows, back=True)
             found.index_add_(0, part.items.flatten(), rows.flatten(0, 1))
         return found
 
@@ -174,23 +174,11 @@ class Prefixes:
                 some = slice(start, start + step)
                 yield Stretches(one.items[:, some], one.weights[:, some])
 
-    def _summed(self, rows: Float[Tensor, "length some columns"], fade: float) -> Float[Tensor, "length some columns"]:
-        """At each place the faded sum over the places before it."""
-        return _faded(rows, self.past, fade, range(len(rows)))
-
-    def _summed_back(
-        self, rows: Float[Tensor, "length some columns"], fade: float
-    ) -> Float[Tensor, "length some columns"]:
-        """At each place the faded sum over the places behind it."""
-        return _faded(rows, self.past, fade, range(len(rows) - 1, -1, -1))
-
-    def _windowed(self, rows: Float[Tensor, "length some columns"]) -> Float[Tensor, "length some columns"]:
-        """At each place the sum over it and those behind it."""
-        return _windowed(rows, self.window, range(len(rows) - 1, -1, -1))
-
-    def _windowed_back(self, rows: Float[Tensor, "length some columns"]) -> Float[Tensor, "length some columns"]:
-        """At each place the sum over it and those before it."""
-        return _windowed(rows, self.window, range(len(rows)))
+    def _read(self, side: Side, rows: Float[Tensor, "length some columns"], *, back: bool) -> Tensor:
+        """What rows of this side read; or, going back, what is read of each item."""
+        onwards = (side == "past") != back
+        order = range(len(rows)) if onwards else range(len(rows) - 1, -1, -1)
+        return _faded(rows, self.past, self.fade, order) if side == "past" else _windowed(rows, self.window, order)
 
 
 @dataclass(frozen=True)

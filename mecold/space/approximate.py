@@ -12,7 +12,6 @@ Source: Bachrach et al. 2014 (the added number); Jegou, Douze and Schmid 2011 (i
 
 import math
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +167,11 @@ def _best_of(
     away = _Away(space, out, hidden)
     found = torch.from_numpy(best).to(out.device).sort(1).values
     listed, said = _said(space, users)
-    scores = away.masked(found, _products(space, users, found) + _at(listed, said, found))
-    fresh_ones = (said > 0) & (_at(found, torch.ones_like(scores), listed) == 0)
-    said, places = torch.where(fresh_ones, said, -torch.inf).topk(min(_LISTED, said.shape[1]), dim=1)
+    scores = away.masked(found, space.products_of(found.clamp(min=0), users) + _at(listed, said, found))
+    others = (said > 0) & (_at(found, torch.ones_like(scores), listed) == 0)
+    said, places = torch.where(others, said, -torch.inf).topk(min(_LISTED, said.shape[1]), dim=1)
     listed = listed.gather(1, places)
-    also = away.masked(listed, _products(space, users, listed) + said)
+    also = away.masked(listed, space.products_of(listed, users) + said)
     rows, order = torch.cat([found, listed], dim=1).sort(1)
     scores = torch.cat([scores, also], dim=1).gather(1, order)
     if total < len(space):
@@ -222,14 +221,6 @@ def _at(
         return values.new_zeros(wanted.shape)
     places = torch.searchsorted(rows, wanted).clamp(max=rows.shape[1] - 1)
     return torch.where(rows.gather(1, places) == wanted, values.gather(1, places), 0.0)
-
-
-def _products(space: ItemSpace, users: UserVectors, rows: Int[Tensor, "users some"]) -> Float[Tensor, "users some"]:
-    """Inner products with rows of each user's own; anything where a row is negative."""
-    there, total = rows.clamp(min=0), users.vector.new_zeros(rows.shape)
-    for name, channel in space.channels.items():
-        total += torch.bmm(embedding(there, channel.item), users.vector[:, space.spans[name], None])[..., 0]
-    return total
 
 
 def _with(ranked: Ranked, users: np.ndarray, own: Ranked, k: int) -> Ranked:
@@ -282,9 +273,8 @@ def make_index(kind: str, space: ItemSpace) -> ItemIndex:
     """
     if kind == "exact" or (kind == "auto" and (space.device.type != "cpu" or len(space) < CROSSOVER)):
         return ExactIndex()
-    parts: Mapping[str, Tensor] = {name: channel.item for name, channel in space.channels.items()}
     try:
-        return FaissIndex.build(kind, side_by_side(parts))
+        return FaissIndex.build(kind, side_by_side({name: channel.item for name, channel in space.channels.items()}))
     except ImportError as error:
         if kind != "auto":
             raise

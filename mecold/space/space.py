@@ -101,8 +101,14 @@ class ItemSpace:
 
     def scores_of(self, rows: Int[Tensor, "users wanted"], users: UserVectors) -> Float[Tensor, "users wanted"]:
         """Scores of a few rows of each user's own."""
-        products = torch.einsum("ud,uwd->uw", users.vector, self.vectors(rows))
-        return products + self.lists.of(rows, users.rows, users.trust)
+        return self.products_of(rows, users) + self.lists.of(rows, users.rows, users.trust)
+
+    def products_of(self, rows: Int[Tensor, "users wanted"], users: UserVectors) -> Float[Tensor, "users wanted"]:
+        """The same without what the lists say."""
+        total = users.vector.new_zeros(rows.shape)
+        for name, channel in self.channels.items():
+            total = total + torch.bmm(embedding(rows, channel.item), users.vector[:, self.spans[name], None])[..., 0]
+        return total
 
     def vectors(self, rows: Int[Tensor, "*any"]) -> Float[Tensor, "*any dim"]:
         """Item vectors of some rows."""
